@@ -1,0 +1,1 @@
+"""fleetssd: nightly simple self-distillation for fleets of coding agents."""

@@ -1,0 +1,1 @@
+"""The demonstration: a fleet at work, three nights, and the checks on what they claim."""

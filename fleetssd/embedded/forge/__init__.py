@@ -1,0 +1,1 @@
+"""A Gitea-compatible forge over real git repositories."""

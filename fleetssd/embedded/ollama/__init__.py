@@ -1,0 +1,1 @@
+"""An Ollama-compatible server over real llama.cpp."""

@@ -1,0 +1,1 @@
+"""The Starlette app: webhook, status page, metrics."""

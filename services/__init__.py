@@ -1,0 +1,1 @@
+"""One module per process; each parses, wires and loops."""
