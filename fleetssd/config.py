@@ -1,0 +1,297 @@
+"""Frozen settings, parsed totally and early; an unknown key names its nearest neighbour.
+
+`parse` is pure; `load` reads the file and is the only I/O here. Secrets are named by file, never by value.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from fleetssd.errors import Misconfigured
+
+
+class Section(BaseModel):
+    """A frozen table of the settings file that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Forge(Section):
+    """Where merged pull requests come from."""
+
+    url: str
+    token_file: Path
+    webhook_secret_file: Path | None = None
+    poll_seconds: float = Field(default=120.0, gt=0)
+    overlap_seconds: float = Field(default=300.0, ge=0)
+    page_size: int = Field(default=50, ge=1, le=50)
+    timeout_seconds: float = Field(default=60.0, gt=0)
+    close_keywords: tuple[str, ...] = (
+        "close", "closes", "closed", "fix", "fixes", "fixed", "resolve", "resolves", "resolved",
+    )  # fmt: skip
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        return _http_url(url)
+
+
+class Fleet(Section):
+    """Who may teach, and where."""
+
+    agents: tuple[str, ...] = Field(min_length=1)
+    repositories: tuple[str, ...] = Field(min_length=1)
+    require_human_merge: bool = True
+    allow_unproven_merger: bool = False
+
+
+class Records(Section):
+    """How a merged pull request becomes a prompt and a solution."""
+
+    held_out_share: float = Field(default=0.2, gt=0, lt=1)
+    split_key: str = "fleetssd"
+    prompt_template: str = "{title}\n\n{body}"
+    solution_format: Literal["diff", "code"] = "diff"
+    test_globs: tuple[str, ...] = ("tests/**", "test_*", "**/test_*", "**/*_test.*", "**/*.test.*")
+    max_diff_bytes: int = Field(default=200_000, gt=0)
+    exclude_paths: tuple[str, ...] = ()
+    secrets: Literal["redact", "refuse"] = "redact"
+    secret_patterns: tuple[str, ...] = ()
+
+
+class Buffer(Section):
+    """The rolling window of training records."""
+
+    size: int = Field(default=500, gt=0)
+    per_repository: int = Field(default=500, gt=0)
+
+
+class Engine(Section):
+    """The Ollama-compatible server that serves the fleet."""
+
+    url: str = "http://127.0.0.1:11434"
+    base_model: str = "fleet-base:latest"
+    alias: str = "fleet-coder:latest"
+    timeout_seconds: float = Field(default=120.0, gt=0)
+    num_ctx: int | None = None
+    road: Literal["auto", "adapter-registry", "merged-create"] = "auto"
+    registry_host: str = "127.0.0.1"
+    concurrency: int = Field(default=4, ge=1)
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        return _http_url(url)
+
+
+class Base(Section):
+    """The frozen, pristine model on disk: Hugging Face weights to train on and the GGUF that is served."""
+
+    weights: Path | None = None
+    gguf: Path | None = None
+
+
+class Recipe(Section):
+    """Tonight's arm and its hyperparameters (defaults: a 4B coder)."""
+
+    arm: Literal["ssd", "merged"] = "ssd"
+    prompts: int = Field(default=500, gt=0)
+    t_train: float = Field(default=1.5, gt=0)
+    top_k: int = Field(default=20, ge=0)
+    top_p: float = Field(default=0.8, gt=0, le=1)
+    min_p: float = Field(default=0.0, ge=0, lt=1)
+    max_tokens: int = Field(default=2048, gt=0)
+    rank: int = Field(default=32, gt=0)
+    alpha: float = Field(default=32.0, gt=0)
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    learning_rate: float = Field(default=5e-5, gt=0)
+    batch: int = Field(default=16, gt=0)
+    micro_batch: int = Field(default=1, gt=0)
+    epochs: int = Field(default=2, gt=0)
+    warmup_steps: int = Field(default=2, ge=0)
+    max_length: int = Field(default=4096, gt=0)
+    seed: int = 1
+    threads: int = Field(default=1, gt=0)
+
+
+class Decode(Section):
+    """The decode production really uses, and who manages it."""
+
+    manage: Literal["none", "gateway", "bake"] = "none"
+    temperature: float = Field(default=1.0, gt=0)
+    top_k: int = Field(default=40, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    min_p: float = Field(default=0.0, ge=0, lt=1)
+    tau_grid: tuple[float, ...] = (0.2, 0.4, 0.7)
+
+
+class Evaluation(Section):
+    """What the held-out issues are asked, and how the answers are run."""
+
+    samples: int = Field(default=8, gt=0)
+    max_problems: int = Field(default=200, gt=0)
+    tune_share: float = Field(default=0.2, gt=0, lt=1)
+    max_tokens: int = Field(default=1024, gt=0)
+    check: str = "python {test}"
+    wall_seconds: float = Field(default=10.0, gt=0)
+    cpu_seconds: int = Field(default=5, gt=0)
+    memory_mb: int = Field(default=512, gt=0)
+    sandbox: Literal["bubblewrap"] = "bubblewrap"
+    sandbox_workers: int = Field(default=2, gt=0)
+    seed: int = 7
+
+
+class Gate(Section):
+    """What a candidate must show."""
+
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    pass_k_margin: float = Field(default=0.05, ge=0)
+    max_void_share: float = Field(default=0.05, ge=0, le=1)
+    min_problems: int = Field(default=20, gt=0)
+    parse_drop: float = Field(default=0.05, ge=0)
+    unique_ratio: float = Field(default=0.6, gt=0)
+    distinct_low: float = Field(default=0.6, gt=0)
+    distinct_high: float = Field(default=1.5, gt=1)
+    length_drift: float = Field(default=0.25, gt=0)
+    repetition_rise: float = Field(default=0.10, gt=0)
+
+
+class Schedule(Section):
+    """When the night runs and when the fleet wakes up, in local time of `timezone`."""
+
+    enabled: bool = True
+    night: str = "02:00"
+    dawn: str = "06:00"
+    timezone: str = "UTC"
+    tick_seconds: float = Field(default=15.0, gt=0)
+    clock_offset_file: Path | None = None
+
+    @field_validator("night", "dawn")
+    @classmethod
+    def _hour(cls, text: str) -> str:
+        hour, _, minute = text.partition(":")
+        if not (hour.isdigit() and minute.isdigit() and int(hour) < 24 and int(minute) < 60):
+            raise ValueError("write it as HH:MM, for example 02:00")
+        return text
+
+
+class Watch(Section):
+    """How the first hours of a new checkpoint are watched."""
+
+    minutes: float = Field(default=120.0, gt=0)
+    every_seconds: float = Field(default=60.0, gt=0)
+    probes: int = Field(default=24, gt=0)
+    min_calls: int = Field(default=20, gt=0)
+    max_drop: float = Field(default=0.25, gt=0)
+    max_error_rate: float = Field(default=0.2, gt=0)
+
+
+class Web(Section):
+    """The daemon's own HTTP port: webhook, status page, metrics, health."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8377, ge=0, le=65535)
+    max_body_bytes: int = Field(default=4_000_000, gt=0)
+
+
+class Settings(Section):
+    """Everything an operator can set."""
+
+    data_dir: Path
+    database_url: str | None = None
+    forge: Forge
+    fleet: Fleet
+    records: Records = Records()
+    buffer: Buffer = Buffer()
+    engine: Engine = Engine()
+    base: Base = Base()
+    recipe: Recipe = Recipe()
+    decode: Decode = Decode()
+    evaluation: Evaluation = Evaluation()
+    gate: Gate = Gate()
+    schedule: Schedule = Schedule()
+    watch: Watch = Watch()
+    web: Web = Web()
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL: `database_url`, else a SQLite file in `data_dir`."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'fleetssd.sqlite3'}"
+
+
+def parse(table: Mapping[str, Any]) -> Settings:
+    """Turn a parsed TOML table into settings.
+
+    Raises Misconfigured, naming every wrong key and, for an unknown one, its nearest neighbour.
+    """
+    try:
+        return Settings.model_validate(dict(table))
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise Misconfigured("settings: " + "; ".join(lines), hint=_EXAMPLE) from None
+
+
+def load(path: Path) -> Settings:
+    """Read a TOML settings file; relative paths in it are relative to the file.
+
+    Raises Misconfigured where the file is missing or not TOML.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Misconfigured(f"no settings file at {path}", hint=_EXAMPLE) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{path} is not TOML: {error}", hint="Mend the line it names.") from None
+    return _absolute(parse(table), path.resolve().parent)
+
+
+_EXAMPLE = "config.example.toml has every key with its default; `fleetssd config check` reads yours."
+
+
+def _http_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("write it as http://host:port or https://host")
+    if parts.username or parts.password or parts.query:
+        raise ValueError("an address carries no token and no query; use token_file")
+    return url.rstrip("/")
+
+
+def _explain(problem: Any) -> str:
+    where = [str(part) for part in problem["loc"]]
+    if problem["type"] != "extra_forbidden":
+        return f"{'.'.join(where)}: {problem['msg']}"
+    near = difflib.get_close_matches(where[-1], _keys(where[:-1]), n=1)
+    return f"{'.'.join(where)}: unknown key" + (f", did you mean {near[0]!r}?" if near else "")
+
+
+def _keys(path: list[str]) -> list[str]:
+    model: Any = Settings
+    for part in path:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)
+
+
+def _absolute(settings: Settings, root: Path) -> Settings:
+    """Resolve every path against the folder of the settings file."""
+
+    def walk(model: Section) -> Section:
+        changed: dict[str, Any] = {}
+        for name in type(model).model_fields:
+            value = getattr(model, name)
+            if isinstance(value, Section):
+                changed[name] = walk(value)
+            elif isinstance(value, Path):
+                changed[name] = root / value.expanduser()
+        return model.model_copy(update=changed)
+
+    resolved = walk(settings)
+    assert isinstance(resolved, Settings)  # noqa: S101  walk keeps the class; this tells the type checker so
+    return resolved

@@ -1,0 +1,91 @@
+"""Simple self-distillation as values: arms, sampling, LoRA hyperparameters, tonight's plan (arXiv 2604.01193)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+Arm: TypeAlias = Literal["ssd", "merged"]
+Manage: TypeAlias = Literal["none", "gateway", "bake"]
+TEMPERATURE_FIRST = ("temperature", "top_k", "top_p", "min_p")
+"""The paper's order: temper, then truncate. llama.cpp's own default tempers last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """One decode, every parameter stated. `order` lists the samplers as they are applied."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    max_tokens: int
+    order: tuple[str, ...] = ("top_k", "top_p", "min_p", "temperature")
+
+    def at(self, temperature: float) -> Sampling:
+        """Return the same decode at another temperature."""
+        return Sampling(temperature, self.top_k, self.top_p, self.min_p, self.max_tokens, self.order)
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """LoRA and optimiser hyperparameters of one run; steps follow from rows, batch and epochs."""
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    learning_rate: float
+    batch: int
+    micro_batch: int
+    epochs: int
+    warmup_steps: int
+    max_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class NightPlan:
+    """Everything that tonight depends on, frozen before anything is spent.
+
+    `train` are record ids; `held_out` are the ids the gate judges; `tune` is the slice of held-out that only
+    chooses a temperature and that the gate never sees. `incumbent` and `base` are artefact digests.
+    """
+
+    night: int
+    arm: Arm
+    seed: int
+    train: tuple[str, ...]
+    held_out: tuple[str, ...]
+    tune: tuple[str, ...]
+    sampling: Sampling
+    lora: Lora
+    decode: Sampling
+    manage: Manage
+    tau_grid: tuple[float, ...]
+    samples: int
+    road: str
+    base: str
+    incumbent: str
+    incumbent_model: str
+    incumbent_tau: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain mapping; `from_json` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, table: dict[str, Any]) -> NightPlan:
+        """Rebuild a plan from `to_json` after a round trip through JSON."""
+        plain = dict(table)
+        for name in ("sampling", "decode"):
+            plain[name] = Sampling(**{**plain[name], "order": tuple(plain[name]["order"])})
+        plain["lora"] = Lora(**{**plain["lora"], "targets": tuple(plain["lora"]["targets"])})
+        for name in ("train", "held_out", "tune", "tau_grid"):
+            plain[name] = tuple(plain[name])
+        return cls(**plain)
+
+    @property
+    def digest(self) -> str:
+        """Sha256 over the canonical JSON: two plans with one digest make one adapter."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
