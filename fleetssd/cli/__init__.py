@@ -1,0 +1,5 @@
+"""The operator's verbs."""
+
+from fleetssd.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,82 @@
+"""The command line: global options, and the one place where errors become text and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fleetssd.config import Settings, load
+from fleetssd.errors import FleetError, Misconfigured
+
+app = typer.Typer(
+    name="fleetssd",
+    help="Nightly self-distillation for a fleet of coding agents: merged pull requests in, a proven checkpoint out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+out = Console()
+err = Console(stderr=True)
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", envvar="FLEETSSD_CONFIG", help="Settings file (TOML).", dir_okay=False),
+    ] = None,
+) -> None:
+    """Remember where the settings are; each verb reads them when it needs them."""
+    context.obj = config
+
+
+def settings(context: typer.Context) -> Settings:
+    """Read the settings file named by --config or FLEETSSD_CONFIG.
+
+    Raises Misconfigured where none is named or it does not hold.
+    """
+    return load(config_path(context))
+
+
+def config_path(context: typer.Context) -> Path:
+    """Return the settings file's path. Raises Misconfigured where none is named."""
+    path: Path | None = context.obj
+    if path is None:
+        raise Misconfigured(
+            "no settings file is named",
+            hint="Give --config FILE or set FLEETSSD_CONFIG; config.example.toml is a start.",
+        )
+    return path
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line; every FleetError ends here as a sentence, a hint and its exit code."""
+    # The verbs register themselves on import; importing them here keeps `app` free of a cycle.
+    from fleetssd.cli import demo, ingest, nights, serving  # noqa: F401, PLC0415
+
+    try:
+        app(args=argv, standalone_mode=False)
+    except FleetError as error:
+        err.print(f"[bold red]error:[/] {error.message}", highlight=False, soft_wrap=True)
+        if error.hint:
+            err.print(f"[yellow]hint:[/] {error.hint}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as usage:
+        if hasattr(usage, "show") and hasattr(usage, "exit_code"):  # click's own usage errors
+            usage.show()
+            sys.exit(usage.exit_code)
+        raise
