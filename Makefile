@@ -1,0 +1,52 @@
+# Two commands: `make demo` watches three nights, `make test` runs every check. Both build .venv themselves.
+PYTHON ?= python3
+# On a machine without a GPU set TORCH_INDEX_URL to PyTorch's CPU index; the default wheel of the index carries gigabytes of CUDA.
+TORCH_INDEX_URL ?=
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: venv demo test check lint types imports units sandbox clean
+
+venv: $(READY)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than 3.11; set PYTHON=python3.11 or newer" >&2; exit 78; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0 $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL))
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train,demo,dev]'
+	@touch $(READY)
+
+sandbox:
+	@command -v git >/dev/null || { echo "error: git is missing; apt-get install git" >&2; exit 78; }
+	@command -v bwrap >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && { apt-get update -qq; apt-get install -y -qq bubblewrap; } >/dev/null; } || true
+	@command -v bwrap >/dev/null || { echo "error: bubblewrap is missing; as root: apt-get install bubblewrap" >&2; exit 78; }
+
+demo: venv sandbox
+	$(BIN)/fleetssd demo --dir demo
+
+test: venv sandbox check units
+
+check: lint types imports
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv
+	$(BIN)/mypy
+
+imports: venv
+	$(BIN)/lint-imports
+
+units: venv sandbox
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+clean:
+	rm -rf demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
