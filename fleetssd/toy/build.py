@@ -1,0 +1,34 @@
+"""The verb that builds the demo's base, with its progress as JSON lines on standard output."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str]) -> int:
+    """Build the base that `argv` asks for, or find it built; the last line names its files' digests."""
+    parser = argparse.ArgumentParser(prog="base", description="Build the demo's tiny base model, once.")
+    parser.add_argument("--out", type=Path, required=True, help="folder for hf/, the two GGUFs and base.json")
+    parser.add_argument("--seed", type=int, default=0, help="seed of corpus and weights (default 0)")
+    arguments = parser.parse_args(argv)
+
+    from fleetssd.toy.model import build_base  # noqa: PLC0415  torch: not before the arguments are right
+
+    base = build_base(arguments.out, arguments.seed, _report)
+    _line(
+        {"event": "base", "folder": str(base.folder), "seconds": base.seconds, "digests": dict(base.digests)}
+    )
+    return 0
+
+
+def _report(step: int, steps: int, loss: float) -> None:
+    _line({"event": "step", "step": step, "steps": steps, "loss": round(loss, 4)})
+
+
+def _line(event: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
