@@ -1,0 +1,132 @@
+"""Stage `evaluate`: ask every arm the same held-out issues, interleaved in time, and run the answers in the sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from fleetssd.checkpoints import Answer
+from fleetssd.config import Evaluation
+from fleetssd.operations.learn import seed_of
+from fleetssd.ports import Completion, Engine, Grade, Job, Progress, Prompt, Sandbox, Store
+from fleetssd.problems import Extracted, Malformed, Outcome, Problem, combine, extract
+from fleetssd.recipe import Sampling
+from fleetssd.records import Record
+
+BLOCKS = 4
+"""Arms take turns in this many blocks of problems: drift hits all alike, and a shared base is not reloaded per call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One column of the night's table: a name, the model asked and the decode it is asked with."""
+
+    name: str
+    model: str
+    sampling: Sampling
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Examiner:
+    """Asks and grades; what is on file already is neither asked nor graded again."""
+
+    night: int
+    seed: int
+    store: Store
+    engine: Engine
+    sandbox: Sandbox
+    progress: Progress
+
+    def examine(self, arms: Sequence[Arm], problems: Sequence[Problem]) -> None:
+        """Ask every arm every problem `samples` times; each block of answers is one transaction."""
+        total = sum(arm.samples for arm in arms) * len(problems)
+        asked = 0
+        for block in blocks(problems, BLOCKS):
+            for arm in arms:
+                self._block(arm, block)
+                asked += arm.samples * len(block)
+                self.progress(asked, total, f"answers of {arm.name}")
+
+    def _block(self, arm: Arm, block: Sequence[Problem]) -> None:
+        have = {(row.problem, row.index) for row in self.store.answers(self.night, arm.name)}
+        open_ = [(p, i) for p in block for i in range(arm.samples) if (p.id, i) not in have]
+        if not open_:
+            return
+        # One seed for (problem, index) in every arm: the arms' noise is shared, so their difference is less noisy.
+        prompts = [Prompt(problem.prompt, seed_of(self.seed, problem.id, index)) for problem, index in open_]
+        completions = self.engine.complete(arm.model, prompts, arm.sampling, lambda *_: None)
+        outcomes = grade([problem for problem, _ in open_], completions, self.sandbox)
+        self.store.add_answers(
+            Answer(
+                night=self.night,
+                arm=arm.name,
+                problem=problem.id,
+                index=index,
+                seed=prompt.seed,
+                completion=completion.text,
+                finish=completion.finish,
+                passed=outcome.passed,
+                fault=outcome.fault,
+                detail=outcome.detail[:200],
+            )
+            for (problem, index), prompt, completion, outcome in zip(open_, prompts, completions, outcomes, strict=True)
+        )
+
+
+def grade(problems: Sequence[Problem], completions: Sequence[Completion], sandbox: Sandbox) -> list[Outcome]:
+    """Run every answer against its problem's hidden tests; equal answers to one problem are run once."""
+    runs: dict[tuple[str, str], tuple[Job, ...]] = {}
+    keys: list[tuple[str, str] | Malformed] = []
+    for problem, completion in zip(problems, completions, strict=True):
+        found = extract(completion.text, "code")
+        if isinstance(found, Malformed):
+            keys.append(found)
+            continue
+        key = (problem.id, found.content)
+        keys.append(key)
+        runs.setdefault(key, _jobs(len(runs), problem, found))
+    grades = {g.id: g for g in sandbox.run([job for jobs in runs.values() for job in jobs], lambda *_: None)}
+    return [
+        _outcome(completion, None if isinstance(key, Malformed) else [grades[job.id] for job in runs[key]], key)
+        for completion, key in zip(completions, keys, strict=True)
+    ]
+
+
+def as_problem(record: Record, settings: Evaluation) -> Problem:
+    """Return a held-out record as a problem. Raises Corrupt where it has no tests or leaves the work folder."""
+    return Problem(
+        id=record.id,
+        repository=record.repository,
+        pull=record.pull,
+        prompt=record.prompt,
+        solution_path=record.solution_path,
+        tests=record.tests,
+        check=settings.check,
+        slices=record.labels,
+    )
+
+
+def blocks(items: Sequence[Problem], count: int) -> Iterable[Sequence[Problem]]:
+    """Cut a sequence into at most `count` parts of nearly equal length."""
+    size = max(1, -(-len(items) // count))
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def pinned(sampling: Sampling, temperature: float) -> Sampling:
+    """Return the decode at another temperature, all else equal."""
+    return replace(sampling, temperature=temperature)
+
+
+def _jobs(number: int, problem: Problem, found: Extracted) -> tuple[Job, ...]:
+    files = problem.files(found.content)
+    return tuple(Job(f"{number}.{n}", files, command) for n, command in enumerate(problem.commands()))
+
+
+def _outcome(completion: Completion, grades: list[Grade] | None, key: object) -> Outcome:
+    if completion.finish == "error":
+        # The engine failed, not the model: the pair is void, and a void is held against the candidate.
+        return Outcome(passed=False, fault=True, detail="the engine gave no answer")
+    if grades is None:
+        return Outcome(passed=False, detail=key.reason if isinstance(key, Malformed) else "malformed")
+    return combine(tuple(Outcome(g.passed, g.fault, g.detail) for g in grades))

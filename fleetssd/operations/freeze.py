@@ -1,0 +1,132 @@
+"""Stage `freeze`: decide what tonight depends on before anything is spent."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+
+from fleetssd.buffer import window
+from fleetssd.checkpoints import Checkpoint, Night
+from fleetssd.config import Settings
+from fleetssd.errors import Misconfigured
+from fleetssd.ports import Engine, Store
+from fleetssd.recipe import TEMPERATURE_FIRST, Lora, NightPlan, Sampling
+from fleetssd.records import Record
+from fleetssd.status import served
+
+
+def freeze(settings: Settings, store: Store, engine: Engine, now: datetime) -> Night:
+    """Freeze tonight's plan into a new night's row.
+
+    Raises Misconfigured where there is nothing to learn from, too little to judge by, or nothing to serve.
+    """
+    base = base_checkpoint(settings, engine, now)
+    store.put_checkpoint(base)
+    incumbent = served(store.swaps(), store.checkpoints()) or base
+    train = _train_ids(settings, store.records("train"))
+    tune, held_out = _split_held_out(settings, store.records("held_out"))
+    number = max((night.number for night in store.nights()), default=0) + 1
+    plan = NightPlan(
+        night=number,
+        arm=settings.recipe.arm,
+        seed=settings.recipe.seed,
+        train=train,
+        held_out=held_out,
+        tune=tune,
+        sampling=_sampling(settings),
+        lora=_lora(settings),
+        decode=production_decode(settings),
+        manage=settings.decode.manage,
+        tau_grid=settings.decode.tau_grid,
+        samples=settings.evaluation.samples,
+        road=settings.engine.road,
+        base=base.digest,
+        incumbent=incumbent.digest,
+        incumbent_model=incumbent.model,
+        incumbent_tau=incumbent.tau,
+    )
+    return store.open_night(plan.to_json(), plan.arm, now)
+
+
+def base_checkpoint(settings: Settings, engine: Engine, now: datetime) -> Checkpoint:
+    """Describe the frozen base as the engine serves it. Raises Misconfigured where base or alias is missing."""
+    model, alias = settings.engine.base_model, settings.engine.alias
+    digest = engine.digest_of(model)
+    if digest is None:
+        raise Misconfigured(
+            f"the engine has no model {model}",
+            hint=f"Create it first (`ollama create {model} -f Modelfile`), or name another in [engine] base_model.",
+        )
+    if engine.digest_of(alias) is None:
+        raise Misconfigured(f"the engine has no alias {alias}", hint=f"Point it to the base once: ollama cp {model} {alias}")
+    if engine.adapter_of(model) is not None:
+        raise Misconfigured(f"{model} has an adapter of its own", hint="Name the pristine base in [engine] base_model.")
+    return Checkpoint(
+        digest=engine.blob_of(model),
+        kind="base",
+        model=model,
+        served_digest=digest,
+        night=None,
+        road="none",
+        tau=1.0,
+        bytes=0,
+        created_at=now,
+    )
+
+
+def production_decode(settings: Settings) -> Sampling:
+    """Return the decode that production really uses, in llama.cpp's order (temperature last)."""
+    decode = settings.decode
+    return Sampling(decode.temperature, decode.top_k, decode.top_p, decode.min_p, settings.evaluation.max_tokens)
+
+
+def _sampling(settings: Settings) -> Sampling:
+    recipe = settings.recipe
+    return Sampling(recipe.t_train, recipe.top_k, recipe.top_p, recipe.min_p, recipe.max_tokens, TEMPERATURE_FIRST)
+
+
+def _lora(settings: Settings) -> Lora:
+    recipe = settings.recipe
+    return Lora(
+        rank=recipe.rank,
+        alpha=recipe.alpha,
+        targets=recipe.targets,
+        learning_rate=recipe.learning_rate,
+        batch=recipe.batch,
+        micro_batch=recipe.micro_batch,
+        epochs=recipe.epochs,
+        warmup_steps=recipe.warmup_steps,
+        max_length=recipe.max_length,
+    )
+
+
+def _train_ids(settings: Settings, records: Sequence[Record]) -> tuple[str, ...]:
+    kept = window(records, settings.buffer.size, settings.buffer.per_repository)
+    if not kept:
+        raise Misconfigured(
+            "no record may teach yet",
+            hint="`fleetssd records` says why each pull request was refused; `fleetssd poll --once` looks again.",
+        )
+    return tuple(record.id for record in kept[: settings.recipe.prompts])
+
+
+def _split_held_out(settings: Settings, records: Sequence[Record]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Part the held-out records with tests into (tune, judge) by a keyed hash, so that a record never changes sides."""
+    usable = [record for record in records if record.tests and record.solution_path]
+    key = settings.records.split_key
+
+    def draw(record: Record, purpose: str) -> float:
+        return int.from_bytes(hashlib.sha256(f"{key}:{purpose}:{record.id}".encode()).digest()[:8]) / 2**64
+
+    tune = [record for record in usable if draw(record, "tune") < settings.evaluation.tune_share]
+    judge = [record for record in usable if draw(record, "tune") >= settings.evaluation.tune_share]
+    judge.sort(key=lambda record: draw(record, "order"))
+    judge = judge[: settings.evaluation.max_problems]
+    if len(judge) < settings.gate.min_problems or not tune:
+        raise Misconfigured(
+            f"{len(judge)} held-out issues with tests are too few to judge by (gate.min_problems is "
+            f"{settings.gate.min_problems})",
+            hint="Let the fleet merge more work with tests, or raise records.held_out_share before the first poll.",
+        )
+    return tuple(sorted(record.id for record in tune)), tuple(record.id for record in judge)

@@ -1,0 +1,145 @@
+"""Stages `sample`, `train` and `build`: from frozen records to the file that an engine can serve."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fleetssd.checkpoints import Sample
+from fleetssd.errors import Misconfigured, Rejected
+from fleetssd.ports import Builder, Progress, Prompt, Sampler, Store, Trainer
+from fleetssd.recipe import NightPlan
+from fleetssd.records import Record
+from fleetssd.training import Row, TrainPlan
+
+CHUNK = 96
+"""Samples kept per transaction: a killed night redraws at most this many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The frozen base on disk: Hugging Face folder and GGUF."""
+
+    weights: Path
+    gguf: Path
+
+
+def sample(plan: NightPlan, store: Store, sampler: Sampler, progress: Progress) -> dict[str, Any]:
+    """Draw one raw completion a prompt from the frozen base at T_train; what is on file already is not redrawn."""
+    records = store.records_by_id(plan.train)
+    have = {row.record for row in store.samples(plan.night)}
+    open_ = [record for record in records if record.id not in have]
+    for start in range(0, len(open_), CHUNK):
+        chunk = open_[start : start + CHUNK]
+        prompts = [Prompt(record.prompt, seed_of(plan.seed, record.id)) for record in chunk]
+        answers = sampler.sample(prompts, plan.sampling, lambda *_: None)
+        store.add_samples(
+            Sample(plan.night, r.id, p.text, a.text, p.seed, a.finish, sampler.name)
+            for r, p, a in zip(chunk, prompts, answers, strict=True)
+        )
+        progress(len(have) + start + len(chunk), len(records), "samples")
+    rows = store.samples(plan.night)
+    return {"samples": len(rows), "engine": sampler.name, "finish": dict(Counter(row.finish for row in rows))}
+
+
+def training_rows(plan: NightPlan, records: Sequence[Record], samples: Sequence[Sample]) -> tuple[list[Row], dict[str, int]]:
+    """Return the pairs to train on and how many were dropped, by reason.
+
+    `ssd` drops only empty answers, one-line stubs and length-capped rows; `merged` takes the merged solution as it is.
+    """
+    if plan.arm == "merged":
+        return [Row(record.prompt, record.solution) for record in records], {}
+    dropped: Counter[str] = Counter()
+    rows = []
+    for row in samples:
+        reason = _unusable(row)
+        if reason:
+            dropped[reason] += 1
+        else:
+            rows.append(Row(row.prompt, row.completion))
+    return rows, dict(dropped)
+
+
+def train(plan: NightPlan, store: Store, trainer: Trainer, base: Base, folder: Path, threads: int, progress: Progress) -> dict[str, Any]:
+    """Train tonight's adapter from the base in a process of its own.
+
+    Raises Rejected where no usable row is left.
+    """
+    rows, dropped = training_rows(plan, store.records_by_id(plan.train), store.samples(plan.night))
+    if not rows:
+        raise Rejected("no sample is usable", hint=f"Dropped: {dropped}. Lower recipe.t_train or raise recipe.max_tokens.")
+    text = "".join(json.dumps(asdict(row), ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
+    path = folder / "rows.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    job = TrainPlan(
+        night=plan.night,
+        base_digest=folder_digest(base.weights),
+        rows_digest=hashlib.sha256(text.encode()).hexdigest(),
+        rows=len(rows),
+        lora=plan.lora,
+        seed=plan.seed,
+        threads=threads,
+    )
+    result = trainer.train(job, path, base.weights, folder / "train", progress)
+    return {**asdict(result), "rows": len(rows), "dropped": dropped}
+
+
+def build(plan: NightPlan, builder: Builder, base: Base, folder: Path, tau: float, road: str) -> dict[str, Any]:
+    """Build the artefact that will really be served: the GGUF LoRA, and by road the merged file or a baked base.
+
+    Raises Misconfigured where the GGUF on disk is not the base that the engine serves.
+    """
+    if file_digest(base.gguf) != plan.base:
+        raise Misconfigured(
+            f"{base.gguf} is not the base that the engine serves",
+            hint="Point [base] gguf to the very file that [engine] base_model was created from.",
+        )
+    adapter, out = folder / "train" / "adapter", folder / "artefact"
+    out.mkdir(parents=True, exist_ok=True)
+    files = {"adapter": builder.adapter(adapter, base.gguf, out / "adapter.gguf")}
+    if road == "merged-create":
+        files["merged"] = builder.merged(adapter, base.gguf, out / "merged.gguf", tau)
+    elif tau != 1.0:
+        files["baked"] = builder.baked(base.gguf, out / "baked.gguf", tau)
+    return {"files": files, "tau": tau, "road": road}
+
+
+def seed_of(seed: int, *parts: object) -> int:
+    """Derive a 31-bit sampling seed from the night's seed and what is sampled, the same on every run."""
+    text = ":".join(map(str, (seed, *parts)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) & 0x7FFFFFFF
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 (hex) of a file. Raises Misconfigured where it is missing."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise Misconfigured(f"no file at {path}", hint="Set [base] weights and gguf.") from None
+
+
+def folder_digest(folder: Path) -> str:
+    """Return one sha256 (hex) over the names and digests of a folder's safetensors files."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise Misconfigured(f"no safetensors in {folder}", hint="Point [base] weights to the base's Hugging Face folder.")
+    lines = "".join(f"{file_digest(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _unusable(row: Sample) -> str:
+    text = row.completion.strip()
+    if not text:
+        return "empty"
+    if row.finish == "length":
+        return "length_capped"
+    if row.finish == "error":
+        return "error"
+    return "stub" if "\n" not in text else ""
