@@ -1,0 +1,105 @@
+"""Stage `decide`: from graded answers to a verdict bound to the artefact's digest."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from fleetssd import gate
+from fleetssd.checkpoints import Answer, VerdictRow
+from fleetssd.config import Settings
+from fleetssd.ports import Store
+from fleetssd.power import spend
+from fleetssd.probes import ProbeReadings, measure
+from fleetssd.recipe import NightPlan
+from fleetssd.records import Record
+from fleetssd.scoring import Scores, estimate, tally
+
+BASE, TUNED, INCUMBENT, CANDIDATE, PROBED = "base", "tuned base", "incumbent", "candidate", "candidate at base's T"
+
+
+def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: float, now: datetime) -> VerdictRow:
+    """Fold tonight's answers into evidence and let the gate decide; nothing is written here."""
+    held_out = store.records_by_id(plan.held_out)
+    slices = {record.id: record.labels for record in held_out}
+    base, candidate = store.answers(plan.night, BASE), store.answers(plan.night, CANDIDATE)
+    incumbent = base if plan.incumbent == plan.base else store.answers(plan.night, INCUMBENT)
+    base_probes, candidate_probes = _probes(plan, store, base, candidate, tau)
+    evidence = gate.Evidence(
+        incumbent=_scores(incumbent, slices, candidate=False),
+        base=_scores(base, slices, candidate=False),
+        candidate=_scores(candidate, slices, candidate=True),
+        tuned_base=_scores(store.answers(plan.night, TUNED), slices, candidate=False),
+        base_probes=base_probes,
+        candidate_probes=candidate_probes,
+        k=plan.samples,
+        samples=len(candidate),
+        voids=sum(answer.fault for answer in candidate),
+        overlap=overlap(store.records_by_id(plan.train), held_out),
+        base_digest=plan.base,
+        built_digest=built,
+        evaluated_digest=_evaluated(store, plan.night),
+        manage=plan.manage,
+        alpha=spend(plan.night, settings.gate.alpha),
+        held_out=plan.digest[:16],
+        consulted=sum(1 for night in store.nights() if night.verdict is not None),
+        seed=plan.seed,
+    )
+    verdict = gate.decide(evidence, settings.gate)
+    extra = {"tuned_temperature": _stage(store, plan.night, "build")["tuned_temperature"], "tau": tau}
+    numbers = {**asdict(verdict), **extra, "slices": _by_slice(evidence)}
+    return VerdictRow(plan.night, verdict.kind, verdict.reason, verdict.digest, numbers, now)
+
+
+def overlap(train: Sequence[Record], held_out: Sequence[Record]) -> int:
+    """Count the held-out records whose issue or whose prompt was trained on."""
+    issues = {issue for record in train for issue in record.issues}
+    prompts = {_folded(record.prompt) for record in train}
+    return sum(bool(issues & set(record.issues)) or _folded(record.prompt) in prompts for record in held_out)
+
+
+def _probes(
+    plan: NightPlan, store: Store, base: Sequence[Answer], candidate: Sequence[Answer], tau: float
+) -> tuple[ProbeReadings, ProbeReadings]:
+    """Read base and candidate at one effective temperature: a baked candidate was asked again at T/τ on a subset."""
+    probed = candidate if tau == 1.0 else store.answers(plan.night, PROBED)
+    subset = {answer.problem for answer in probed}
+    return measure(_texts([a for a in base if a.problem in subset])), measure(_texts(probed))
+
+
+def _texts(answers: Sequence[Answer]) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = defaultdict(list)
+    for answer in answers:
+        grouped[answer.problem].append(answer.completion)
+    return grouped
+
+
+def _scores(answers: Sequence[Answer], slices: dict[str, tuple[str, ...]], *, candidate: bool) -> Scores:
+    rows = [(answer.problem, answer.passed, answer.fault) for answer in answers]
+    return tally(rows, voids_pass=not candidate, slices=slices)
+
+
+def _by_slice(evidence: gate.Evidence) -> dict[str, dict[str, Any]]:
+    """Return pass@1 of every arm in every slice."""
+    arms = {BASE: evidence.base, TUNED: evidence.tuned_base, INCUMBENT: evidence.incumbent, CANDIDATE: evidence.candidate}
+    return {
+        label: {name: asdict(estimate(scores.only(label))) for name, scores in arms.items() if scores is not None}
+        for label in evidence.candidate.labels()
+    }
+
+
+def _evaluated(store: Store, night: int) -> str:
+    return str(_stage(store, night, "evaluate")["artefact"])
+
+
+def _stage(store: Store, number: int, stage: str) -> dict[str, Any]:
+    night = store.night(number)
+    assert night is not None  # noqa: S101  the caller holds its plan
+    return next(row.result for row in night.stages if row.stage == stage)
+
+
+def _folded(prompt: str) -> str:
+    return " ".join(prompt.lower().split())

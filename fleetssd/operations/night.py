@@ -1,0 +1,203 @@
+"""A night: its stages in order, each resumable; a stage's row is written last and proves that it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from fleetssd.artefact import choose_road
+from fleetssd.checkpoints import STAGES, Checkpoint, Night, Stage, StageRow
+from fleetssd.config import Settings
+from fleetssd.errors import Corrupt
+from fleetssd.operations import judge, learn
+from fleetssd.operations.evaluate import Arm, Examiner, as_problem, pinned
+from fleetssd.operations.freeze import freeze
+from fleetssd.operations.install import install
+from fleetssd.ports import Builder, Clock, Engine, Progress, Sampler, Sandbox, Store, Trainer
+from fleetssd.problems import Problem
+from fleetssd.recipe import NightPlan
+from fleetssd.scoring import pass_at_k, tally
+
+log = structlog.get_logger()
+
+TUNE_SAMPLES = 4
+"""Samples an issue when a temperature is chosen: enough to rank a grid whose members lie 5 to 30 pp apart."""
+PROBE_PROBLEMS = 60
+"""Issues on which a baked candidate is asked again at the base's effective temperature."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What a night works with: the ports, the run folder's root and where progress is shown."""
+
+    settings: Settings
+    store: Store
+    engine: Engine
+    sampler: Callable[[Path], AbstractContextManager[Sampler]]
+    sandbox: Callable[[], AbstractContextManager[Sandbox]]
+    trainer: Trainer
+    builder: Builder
+    clock: Clock
+    folder: Path
+    progress: Progress
+
+    @property
+    def base(self) -> learn.Base:
+        """The base's files, where settings name them, else in the data folder."""
+        named, default = self.settings.base, self.settings.data_dir / "base"
+        return learn.Base(named.weights or default / "hf", named.gguf or default / "base.gguf")
+
+
+def tonight(shop: Workshop) -> Night:
+    """Return the night that is still running, or freeze a new one."""
+    running = [night for night in shop.store.nights() if night.state == "running"]
+    return running[0] if running else freeze(shop.settings, shop.store, shop.engine, shop.clock.now())
+
+
+def run_night(shop: Workshop, night: Night) -> Night:
+    """Run the stages that are still open and return the decided night."""
+    plan = NightPlan.from_json(night.plan)
+    steps: dict[Stage, Callable[[], dict[str, Any]]] = {
+        "sample": lambda: _sample(shop, plan),
+        "train": lambda: _train(shop, plan),
+        "build": lambda: _build(shop, plan),
+        "install": lambda: _install(shop, plan),
+        "evaluate": lambda: _evaluate(shop, plan),
+    }
+    done = {row.stage for row in night.stages}
+    for stage in STAGES:
+        if stage in steps and stage not in done:
+            started = shop.clock.now()
+            log.info("stage_started", night=plan.night, stage=stage)
+            result = steps[stage]()
+            shop.store.finish_stage(StageRow(plan.night, stage, result, started, shop.clock.now()))
+    if "decide" not in done:
+        _decide(shop, plan)
+    return _reload(shop, plan.night)
+
+
+def _sample(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
+    if plan.arm == "merged":
+        return {"samples": 0, "engine": "none: merged solutions are the rows"}
+    with shop.sampler(shop.base.gguf) as sampler:
+        return learn.sample(plan, shop.store, sampler, shop.progress)
+
+
+def _train(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
+    threads = shop.settings.recipe.threads
+    return learn.train(plan, shop.store, shop.trainer, shop.base, _folder(shop, plan), threads, shop.progress)
+
+
+def _build(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
+    """Choose the temperature on the tune slice, then build; with `decode.manage = "bake"` it goes into the weights."""
+    best = _tune(shop, plan)
+    tau = best / plan.decode.temperature if plan.manage == "bake" else 1.0
+    road = choose_road(plan.road, shop.engine.probe())
+    result = learn.build(plan, shop.builder, shop.base, _folder(shop, plan), tau, road)
+    return {**result, "tuned_temperature": best}
+
+
+def _tune(shop: Workshop, plan: NightPlan) -> float:
+    """Return the base's best temperature of the grid, measured on issues that the gate never judges."""
+    model = shop.settings.engine.base_model
+    grid = [(t, Arm(f"tune T={t:g}", model, pinned(plan.decode, t), TUNE_SAMPLES)) for t in plan.tau_grid]
+    with shop.sandbox() as sandbox:
+        _examiner(shop, plan, sandbox).examine([arm for _, arm in grid], _problems(shop, plan.tune))
+
+    def score(arm: Arm) -> float:
+        rows = [(a.problem, a.passed, a.fault) for a in shop.store.answers(plan.night, arm.name)]
+        return float(pass_at_k(tally(rows, voids_pass=False), 1).mean())
+
+    return max(grid, key=lambda item: score(item[1]))[0]
+
+
+def _install(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
+    built = _result(shop, plan, "build")
+    checkpoint = install(
+        shop.engine,
+        plan=plan,
+        base_model=shop.settings.engine.base_model,
+        alias=shop.settings.engine.alias,
+        folder=_folder(shop, plan) / "artefact",
+        files=built["files"],
+        road=built["road"],
+        tau=built["tau"],
+        prompts=[problem.prompt for problem in _problems(shop, plan.tune)[:8]],
+        now=shop.clock.now(),
+    )
+    shop.store.put_checkpoint(checkpoint)
+    return {"digest": checkpoint.digest, "model": checkpoint.model, "served_digest": checkpoint.served_digest}
+
+
+def _evaluate(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
+    """Ask all arms, then prove that the name asked still serves the artefact that was built."""
+    candidate = _checkpoint(shop, plan)
+    with shop.sandbox() as sandbox:
+        examiner = _examiner(shop, plan, sandbox)
+        problems = _problems(shop, plan.held_out)
+        examiner.examine(_arms(shop, plan, candidate), problems)
+        if candidate.tau != 1.0:
+            same = pinned(plan.decode, plan.decode.temperature / candidate.tau)
+            examiner.examine([Arm(judge.PROBED, candidate.model, same, plan.samples)], problems[:PROBE_PROBLEMS])
+    if shop.engine.digest_of(candidate.model) != candidate.served_digest:
+        raise Corrupt(f"{candidate.model} changed while it was evaluated", hint="Nothing but fleetssd may write its names.")
+    return {"artefact": candidate.digest, "answers": len(shop.store.answers(plan.night))}
+
+
+def _arms(shop: Workshop, plan: NightPlan, candidate: Checkpoint) -> Sequence[Arm]:
+    base, k = shop.settings.engine.base_model, plan.samples
+    tuned = _result(shop, plan, "build")["tuned_temperature"]
+    arms = [
+        Arm(judge.BASE, base, plan.decode, k),
+        Arm(judge.TUNED, base, pinned(plan.decode, tuned), k),
+        Arm(judge.CANDIDATE, candidate.model, plan.decode, k),
+    ]
+    if plan.incumbent != plan.base:
+        arms.append(Arm(judge.INCUMBENT, plan.incumbent_model, plan.decode, k))
+    return arms
+
+
+def _decide(shop: Workshop, plan: NightPlan) -> None:
+    started = shop.clock.now()
+    candidate = _checkpoint(shop, plan)
+    verdict = judge.judge(plan, shop.store, shop.settings, candidate.digest, candidate.tau, shop.clock.now())
+    shop.store.decide(verdict, plan.train, started)
+    log.info("night_decided", night=plan.night, verdict=verdict.kind, artefact=verdict.artefact, reason=verdict.reason)
+
+
+def _checkpoint(shop: Workshop, plan: NightPlan) -> Checkpoint:
+    digest = _result(shop, plan, "install")["digest"]
+    checkpoint = shop.store.checkpoint(digest)
+    if checkpoint is None:
+        raise Corrupt(f"checkpoint {digest[:12]} is not on file", hint="Restore the database from a backup.")
+    return checkpoint
+
+
+def _examiner(shop: Workshop, plan: NightPlan, sandbox: Sandbox) -> Examiner:
+    seed = int.from_bytes(hashlib.sha256(f"{shop.settings.evaluation.seed}:{plan.seed}".encode()).digest()[:4])
+    return Examiner(plan.night, seed, shop.store, shop.engine, sandbox, shop.progress)
+
+
+def _problems(shop: Workshop, ids: Sequence[str]) -> list[Problem]:
+    return [as_problem(record, shop.settings.evaluation) for record in shop.store.records_by_id(ids)]
+
+
+def _folder(shop: Workshop, plan: NightPlan) -> Path:
+    return shop.folder / f"{plan.night:04d}"
+
+
+def _result(shop: Workshop, plan: NightPlan, stage: Stage) -> dict[str, Any]:
+    return next(row.result for row in _reload(shop, plan.night).stages if row.stage == stage)
+
+
+def _reload(shop: Workshop, number: int) -> Night:
+    night = shop.store.night(number)
+    if night is None:
+        raise Corrupt(f"night {number} is not on file", hint="Restore the database from a backup.")
+    return night
