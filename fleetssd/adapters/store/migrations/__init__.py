@@ -1,0 +1,1 @@
+"""Alembic: one revision a release that changes a table."""

@@ -1,0 +1,79 @@
+"""Checkpoints and the swap log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
+
+from sqlmodel import col, select
+
+from fleetssd.adapters.store import tables
+from fleetssd.adapters.store.engine import Database, add_missing
+from fleetssd.checkpoints import Checkpoint, Swap
+from fleetssd.errors import Corrupt
+
+
+class Serving(Database):
+    """What can be served, and what was."""
+
+    def put_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Keep a checkpoint; the same digest twice is one row, and the first one stays."""
+        with self.writing() as session:
+            add_missing(session, tables.Artefacts, [asdict(checkpoint)])
+
+    def checkpoint(self, digest: str) -> Checkpoint | None:
+        """Return a checkpoint by its artefact digest."""
+        with self.reading() as session:
+            row = session.get(tables.Artefacts, digest)
+            return Checkpoint(**row.model_dump()) if row else None
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return all checkpoints, oldest first."""
+        table = tables.Artefacts
+        with self.reading() as session:
+            rows = session.exec(select(table).order_by(col(table.created_at), col(table.digest)))
+            return [Checkpoint(**row.model_dump()) for row in rows]
+
+    def begin_swap(self, swap: Swap, now: datetime) -> Swap:
+        """Write the intent of a swap and return it with its id.
+
+        Where the very same intent is on file and unproven, that one is returned: a restart adds no second line.
+        """
+        table = tables.Swaps
+        intent = replace(swap, at=now, done=False)
+        with self.writing() as session:
+            query = select(table).where(
+                table.kind == swap.kind,
+                table.actor == swap.actor,
+                table.from_digest == swap.from_digest,
+                table.to_digest == swap.to_digest,
+                table.to_model == swap.to_model,
+                col(table.night).is_not_distinct_from(swap.night),
+                col(table.done).is_(False),
+            )
+            row = session.exec(query).first()
+            if row is None:
+                row = tables.Swaps(**{**asdict(intent), "id": None})
+                session.add(row)
+                session.flush()
+            return _swap(row)
+
+    def finish_swap(self, swap_id: int, now: datetime, evidence: Mapping[str, Any]) -> None:
+        """Mark a swap as proven, adding to its evidence; a second proof is ignored."""
+        with self.writing() as session:
+            row = session.get(tables.Swaps, swap_id)
+            if row is None:
+                raise Corrupt(f"swap {swap_id} is not in the database", hint="Was the database replaced?")
+            if not row.done:
+                row.done, row.proven_at, row.evidence = True, now, {**row.evidence, **evidence}
+
+    def swaps(self) -> list[Swap]:
+        """Return the swap log, oldest first."""
+        with self.reading() as session:
+            return [_swap(row) for row in session.exec(select(tables.Swaps).order_by(col(tables.Swaps.id)))]
+
+
+def _swap(row: tables.Swaps) -> Swap:
+    return Swap(**row.model_dump(exclude={"proven_at"}))
