@@ -1,0 +1,81 @@
+"""What a night can show at all: sample sizes, the smallest detectable effect, and the error budget over nights."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import special, stats
+
+from fleetssd.scoring import Array
+
+
+def spend(night_number: int, alpha: float) -> float:
+    """Return the share of `alpha` that the m-th look at new candidates may spend: 6 alpha / (pi^2 m^2).
+
+    The shares of all nights for ever sum to `alpha`, so the chance of ever promoting a useless candidate stays below
+    it. `night_number` counts from 1; less raises ValueError.
+    """
+    if night_number < 1:
+        raise ValueError("nights are counted from 1")
+    return 6.0 * alpha / (math.pi**2 * night_number**2)
+
+
+def sample_size(delta: float, discordant: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Return the problems needed to show `delta` with one sample each, where a share `discordant` flips.
+
+    n = (z_{alpha/2} sqrt(psi) + z_beta sqrt(psi - delta^2))^2 / delta^2 (Miettinen 1968), not rounded.
+    """
+    z_alpha, z_beta = _z(alpha), float(special.ndtri(power))
+    return (z_alpha * math.sqrt(discordant) + z_beta * math.sqrt(discordant - delta**2)) ** 2 / delta**2
+
+
+def sample_size_repeated(
+    delta: float, *, between: float, within: float, samples: int, alpha: float = 0.05, power: float = 0.8
+) -> float:
+    """Return the problems needed with `samples` a problem and arm, not rounded.
+
+    The mean delta has variance (between^2 + 2 within / samples) / n; `between` is the standard deviation of the true
+    delta over problems, `within` the mean of p(1-p).
+    """
+    needed = _z(alpha) + float(special.ndtri(power))
+    return needed**2 * (between**2 + 2.0 * within / samples) / delta**2
+
+
+def detectable(problems: int, discordant: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Return the smallest delta that `problems` problems with one sample each can show (inverse of `sample_size`).
+
+    No delta above `discordant` exists; where even that one is too small to be seen, NaN.
+    """
+    low, high = 0.0, discordant
+    if sample_size(high, discordant, alpha=alpha, power=power) > problems:
+        return math.nan
+    for _ in range(60):
+        middle = (low + high) / 2.0
+        enough = sample_size(middle, discordant, alpha=alpha, power=power) <= problems
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def detectable_seen(deltas: Array, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Return the smallest mean delta that tonight could detect, from the spread of tonight's per-problem deltas."""
+    if len(deltas) < 2:
+        return math.inf
+    needed = _z(alpha) + float(special.ndtri(power))
+    return float(needed * deltas.std(ddof=1) / math.sqrt(len(deltas)))
+
+
+def mcnemar_power(problems: int, discordant: float, delta: float, *, alpha: float = 0.05) -> float:
+    """Return the chance that the exact two-sided McNemar test shows `delta`, over all discordant counts."""
+    win = 0.5 + delta / (2.0 * discordant)
+    total = 0.0
+    for count in range(1, problems + 1):
+        wins = np.arange(count + 1)
+        p_values = np.minimum(1.0, 2.0 * stats.binom.cdf(np.minimum(wins, count - wins), count, 0.5))
+        shown = stats.binom.pmf(wins[p_values <= alpha], count, win).sum()
+        total += float(stats.binom.pmf(count, problems, discordant)) * float(shown)
+    return total
+
+
+def _z(alpha: float) -> float:
+    return float(special.ndtri(1.0 - alpha / 2.0))

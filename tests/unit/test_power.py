@@ -1,0 +1,111 @@
+"""What a night can show, against tabulated values, and the error budget."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from fleetssd import power
+
+
+@pytest.mark.parametrize(
+    ("delta", "discordant", "at_80", "at_90"),
+    [
+        (0.05, 0.10, 312, 417),
+        (0.05, 0.15, 469, 627),
+        (0.05, 0.20, 626, 837),
+        (0.05, 0.25, 783, 1047),
+        (0.05, 0.30, 940, 1257),
+        (0.05, 0.40, 1254, 1678),
+        (0.10, 0.10, 77, 101),
+        (0.10, 0.20, 155, 206),
+        (0.10, 0.30, 234, 312),
+        (0.13, 0.15, 68, 90),
+        (0.13, 0.25, 114, 152),
+        (0.13, 0.30, 137, 183),
+        (0.03, 0.20, 1742, 2331),
+        (0.075, 0.20, 277, 370),
+    ],
+)
+def test_sample_size_of_paired_shares(delta: float, discordant: float, at_80: int, at_90: int) -> None:
+    """Problems needed to show a difference with one sample each, rounded up."""
+    assert math.ceil(power.sample_size(delta, discordant)) == pytest.approx(at_80, abs=1)
+    assert math.ceil(power.sample_size(delta, discordant, power=0.9)) == pytest.approx(at_90, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("between", "expected"),
+    [(0.10, (660, 346, 189, 110, 95)), (0.15, (699, 385, 228, 150, 134)), (0.20, (754, 440, 283, 205, 189))],
+)
+def test_more_samples_a_problem_need_fewer_problems(between: float, expected: tuple[int, ...]) -> None:
+    """Problems needed for +5 pp with 1, 2, 4, 8 and 10 samples each."""
+    found = [
+        math.ceil(power.sample_size_repeated(0.05, between=between, within=0.10, samples=samples))
+        for samples in (1, 2, 4, 8, 10)
+    ]
+    assert found == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("problems", "discordant", "points"),
+    [
+        (50, 0.2, 17.3),
+        (100, 0.1, 8.8),
+        (131, 0.3, 13.3),
+        (200, 0.2, 8.8),
+        (500, 0.1, 4.0),
+        (1000, 0.3, 4.8),
+        (20, 0.4, 37),
+    ],
+)
+def test_smallest_detectable_difference(problems: int, discordant: float, points: float) -> None:
+    """The difference that so many problems show with 80 % power, in points."""
+    assert 100 * power.detectable(problems, discordant) == pytest.approx(
+        points, abs=0.5 if points == 37 else 0.06
+    )
+
+
+def test_too_few_problems_detect_nothing() -> None:
+    """Where even the largest possible difference stays hidden there is no smallest one."""
+    assert math.isnan(power.detectable(50, 0.1))
+
+
+def test_detectable_effect_from_tonights_spread() -> None:
+    """(1.96 + .8416) standard errors; with fewer than two problems nothing can be detected."""
+    deltas = np.array([1.0, -1.0] * 50)
+    assert power.detectable_seen(deltas) == pytest.approx(2.8016 * deltas.std(ddof=1) / 10, abs=1e-4)
+    assert power.detectable_seen(np.array([1.0])) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("problems", "discordant", "delta", "expected"),
+    [
+        (20, 0.2, 0.05, 0.010),
+        (50, 0.1, 0.05, 0.064),
+        (200, 0.2, 0.05, 0.298),
+        (200, 0.1, 0.05, 0.543),
+        (100, 0.25, 0.13, 0.695),
+    ],
+)
+def test_power_of_the_exact_test(problems: int, discordant: float, delta: float, expected: float) -> None:
+    """20 problems with one sample each cannot show +5 points; the chance is 1 in 100."""
+    assert power.mcnemar_power(problems, discordant, delta) == pytest.approx(expected, abs=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("night", "share"),
+    [(1, 0.030396), (2, 0.007599), (3, 0.003377), (7, 0.00062), (14, 0.000155), (30, 0.000034)],
+)
+def test_error_budget_of_a_night(night: int, share: float) -> None:
+    """The m-th look may spend 6 alpha / (pi^2 m^2)."""
+    assert power.spend(night, 0.05) == pytest.approx(share, abs=6e-7)
+
+
+def test_the_error_budget_is_never_overdrawn() -> None:
+    """The shares of ten thousand nights stay below alpha; there is no night 0."""
+    total = sum(power.spend(night, 0.05) for night in range(1, 10_001))
+    assert 0.0499 < total < 0.05
+    with pytest.raises(ValueError, match="from 1"):
+        power.spend(0, 0.05)

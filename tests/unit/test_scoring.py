@@ -1,0 +1,206 @@
+"""pass@k, intervals and tests against published or closed-form values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleetssd import scoring
+from fleetssd.scoring import Scores
+
+
+def scores(*pairs: tuple[int, int], slices: tuple[tuple[str, ...], ...] = ()) -> Scores:
+    """Return scores from (n, c) pairs."""
+    ids = tuple(f"p{index}" for index in range(len(pairs)))
+    return Scores(ids, tuple(n for n, _ in pairs), tuple(c for _, c in pairs), slices)
+
+
+@pytest.mark.parametrize(
+    ("n", "c", "k", "expected"),
+    [
+        (10, 3, 1, 0.3),
+        (10, 3, 5, 0.916667),
+        (10, 1, 5, 0.5),
+        (20, 5, 10, 0.983746),
+        (10, 6, 5, 1.0),
+        (10, 0, 5, 0.0),
+        (200, 1, 100, 0.5),
+    ],
+)
+def test_pass_at_k_is_the_unbiased_estimate(n: int, c: int, k: int, expected: float) -> None:
+    """pass@k equals 1 - C(n-c,k)/C(n,k)."""
+    assert scoring.pass_at_k(scores((n, c)), k)[0] == pytest.approx(expected, abs=5e-7)
+
+
+@given(st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
+def test_pass_at_k_is_one_sample_exact_and_rises_with_k(case: tuple[int, int, int]) -> None:
+    """pass@1 is c/n, and pass@k never falls with k."""
+    n, c, k = case
+    one = scores((n, c))
+    assert scoring.pass_at_k(one, 1)[0] == pytest.approx(c / n)
+    assert scoring.pass_at_k(one, k)[0] >= scoring.pass_at_k(one, 1)[0] - 1e-12
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_pass_at_k_needs_k_samples(k: int) -> None:
+    """A k that the samples cannot estimate is refused."""
+    with pytest.raises(ValueError, match="needs at least"):
+        scoring.pass_at_k(scores((4, 2)), k)
+
+
+@pytest.mark.parametrize(
+    ("ids", "n", "c", "slices"),
+    [
+        (("a", "a"), (1, 1), (0, 0), ()),
+        (("a",), (1, 1), (0,), ()),
+        (("a",), (0,), (0,), ()),
+        (("a",), (1,), (2,), ()),
+        (("a",), (1,), (1,), (("x",), ("y",))),
+    ],
+)
+def test_impossible_scores_are_refused(ids, n, c, slices) -> None:  # type: ignore[no-untyped-def]
+    """Counts that cannot be counts never become a score."""
+    with pytest.raises(ValueError, match=r"must|needs"):
+        Scores(ids, n, c, slices)
+
+
+def test_tally_counts_voids_against_the_candidate() -> None:
+    """A void fails the candidate and passes what it is compared with; problems are sorted."""
+    rows = [("b", True, False), ("a", False, True), ("a", True, False), ("b", False, False)]
+    mine = scoring.tally(rows, voids_pass=False, slices={"a": ("house",)})
+    other = scoring.tally(rows, voids_pass=True)
+    assert (mine.ids, mine.n, mine.c, mine.slices) == (("a", "b"), (2, 2), (1, 1), (("house",), ()))
+    assert (other.c, other.slices) == ((2, 1), ())
+
+
+def test_paired_bootstrap_reproduces_the_closed_form() -> None:
+    """200 problems, 30 won, 15 lost: delta .075, interval about [.010, .140], both methods."""
+    values = np.array([1.0] * 30 + [-1.0] * 15 + [0.0] * 155)
+    assert values.std(ddof=1) / np.sqrt(200) == pytest.approx(0.033202, abs=1e-6)
+    for method in ("percentile", "bca"):
+        found = scoring.interval(values, method=method, seed=3)  # type: ignore[arg-type]
+        assert found.point == pytest.approx(0.075)
+        assert (found.low, found.high) == (pytest.approx(0.010, abs=0.004), pytest.approx(0.140, abs=0.004))
+
+
+def test_bca_shifts_the_interval_of_skewed_values() -> None:
+    """For right-skewed values both ends of BCa lie above the percentile's."""
+    values = np.array([0.0] * 45 + [1.0] * 5)
+    plain = scoring.interval(values, seed=1)
+    shifted = scoring.interval(values, method="bca", seed=1)
+    assert shifted.low > plain.low
+    assert shifted.high > plain.high
+
+
+def test_bca_of_equal_values_is_a_point() -> None:
+    """Without spread the interval is the mean."""
+    found = scoring.interval(np.full(5, 0.5), method="bca")
+    assert (found.low, found.point, found.high) == (0.5, 0.5, 0.5)
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    """Intervals are reproducible, and a narrower error share gives a wider one."""
+    values = np.random.default_rng(0).normal(size=60)
+    assert scoring.interval(values, seed=5) == scoring.interval(values, seed=5)
+    wide = scoring.interval(values, level=0.999, seed=5)
+    assert wide.low < scoring.interval(values, seed=5).low
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(-8, 8), min_size=2, max_size=30), st.data())
+def test_the_percentile_interval_never_falls_when_a_value_rises(raw: list[int], data: st.DataObject) -> None:
+    """The law that the gate stands on: better on one problem is never worse at either end."""
+    values = np.array(raw) / 8.0
+    better = values.copy()
+    better[data.draw(st.integers(0, len(raw) - 1))] += data.draw(st.floats(0, 1))
+    before, after = scoring.interval(values, seed=2), scoring.interval(better, seed=2)
+    assert after.low >= before.low - 1e-12
+    assert after.high >= before.high - 1e-12
+
+
+def test_no_values_no_estimate() -> None:
+    """An empty hold-out has no interval."""
+    with pytest.raises(ValueError, match="no problems"):
+        scoring.interval(np.array([]))
+
+
+def test_arms_are_paired_by_problem() -> None:
+    """The difference is taken within problems, and other problems are refused."""
+    left, right = scores((4, 3), (4, 1)), scores((4, 1), (4, 1))
+    found = scoring.difference(left, right)
+    assert (found.point, found.problems) == (0.25, 2)
+    with pytest.raises(ValueError, match="same problems"):
+        scoring.difference(left, scores((4, 1)))
+
+
+def test_estimate_is_the_mean_over_problems() -> None:
+    """Problems weigh the same whatever their number of samples."""
+    found = scoring.estimate(scores((2, 2), (8, 0)))
+    assert found.point == 0.5
+    assert (found.low, found.high) == (0.0, 1.0)
+
+
+def test_slices_have_differences_of_their_own() -> None:
+    """Each label is compared within its own problems."""
+    slices = (("house",), ("plain",), ("house", "hard"))
+    left, right = scores((2, 2), (2, 1), (2, 2), slices=slices), scores((2, 0), (2, 1), (2, 1), slices=slices)
+    found = scoring.by_slice(left, right)
+    assert {label: each.point for label, each in found.items()} == {"hard": 0.5, "house": 0.75, "plain": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "two_sided", "one_sided", "mid_p"),
+    [
+        (0, 0, 1, 1, 1),
+        (5, 0, 0.0625, 0.03125, 0.03125),
+        (6, 0, 0.03125, 0.015625, 0.015625),
+        (7, 1, 0.070312, 0.035156, 0.039063),
+        (9, 2, 0.065430, 0.032715, 0.038574),
+        (10, 2, 0.038574, 0.019287, 0.022461),
+        (15, 5, 0.041389, 0.020695, 0.026604),
+        (20, 10, 0.098737, 0.049369, 0.070756),
+        (30, 15, 0.035698, 0.017849, 0.025896),
+    ],
+)
+def test_mcnemar_is_exact(wins: int, losses: int, two_sided: float, one_sided: float, mid_p: float) -> None:
+    """The three p-values of a Binomial(b+c, 1/2)."""
+    found = scoring.mcnemar(wins, losses)
+    assert (found.two_sided, found.one_sided, found.mid_p) == pytest.approx(
+        (two_sided, one_sided, mid_p), abs=1e-6
+    )
+
+
+def test_sign_flip_of_equal_wins_is_mcnemar() -> None:
+    """With deltas of one size the exact sign-flip test is the two-sided McNemar test."""
+    values = np.array([1.0] * 10 + [-1.0] * 2 + [0.0] * 40)
+    assert scoring.sign_flip(values) == pytest.approx(0.038574, abs=1e-6)
+    many = np.array([1.0] * 20 + [-1.0] * 10)
+    assert scoring.sign_flip(many, resamples=40_000) == pytest.approx(0.098737, abs=0.006)
+
+
+def test_sign_flip_without_any_difference_shows_nothing() -> None:
+    """Equal arms have p = 1, and a Monte Carlo p-value is never 0."""
+    assert scoring.sign_flip(np.zeros(9)) == 1.0
+    assert scoring.sign_flip(np.ones(40), resamples=999) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize(
+    ("passed", "total", "low", "high"),
+    [
+        (0, 20, 0, 0.1611),
+        (1, 20, 0.0089, 0.2361),
+        (7, 20, 0.1812, 0.5671),
+        (10, 20, 0.2993, 0.7007),
+        (20, 20, 0.8389, 1),
+        (34, 100, 0.2546, 0.4372),
+        (45, 131, 0.2677, 0.4282),
+        (191, 300, 0.5808, 0.6890),
+        (640, 1000, 0.6098, 0.6692),
+    ],
+)
+def test_wilson_interval(passed: int, total: int, low: float, high: float) -> None:
+    """The Wilson score interval of a share."""
+    found = scoring.wilson(passed, total)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
