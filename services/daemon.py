@@ -1,0 +1,185 @@
+"""The daemon: polls, takes webhooks, keeps the clock, flips at dawn, watches; it never trains and never imports torch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+import uvicorn
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from fleetssd import wiring
+from fleetssd.config import Settings, load
+from fleetssd.errors import FleetError, Transient
+from fleetssd.operations import ingest, swap
+from fleetssd.schedule import dawn_due, night_due
+from fleetssd.status import pending, served
+
+log = structlog.get_logger()
+
+RETRY = timedelta(minutes=1)
+"""How long a night that asked to be tried again (exit 75) waits."""
+
+
+class Daemon:
+    """The jobs and what they share; each job is one transaction-sized step that a restart repeats harmlessly."""
+
+    def __init__(self, settings: Settings, config: Path) -> None:
+        self.settings, self.config = settings, config
+        self.parts = wiring.open_daemon(settings)
+        self.night: subprocess.Popen[bytes] | None = None
+        self.retry_at = self.parts.clock.now()
+        self.scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
+
+    def start(self) -> None:
+        """Finish what a crash left half done, then start the clock."""
+        self._job(self._recover)
+        for job, seconds in (
+            (self._poll, self.settings.forge.poll_seconds),
+            (self._tick, self.settings.schedule.tick_seconds),
+            (self._watch, self.settings.watch.every_seconds),
+        ):
+            self.scheduler.add_job(
+                lambda job=job: self._job(job), "interval", seconds=seconds, id=job.__name__, next_run_time=_now()
+            )
+        self.scheduler.start()
+        log.info("daemon_started", forge=self.settings.forge.url, engine=self.settings.engine.url)
+
+    def stop(self) -> None:
+        """Stop the clock, let the night close its stage, and leave."""
+        self.scheduler.shutdown(wait=True)
+        if self.night is not None and self.night.poll() is None:
+            self.night.send_signal(signal.SIGTERM)
+            self.night.wait(timeout=150)
+        self.parts.close()
+        log.info("daemon_stopped")
+
+    def hint(self) -> None:
+        """Poll now: a webhook said that something happened."""
+        self.scheduler.modify_job("_poll", next_run_time=_now())
+
+    def _job(self, job: Callable[[], None]) -> None:
+        """Run a job; a failure is one line in the log, never the end of the daemon."""
+        try:
+            job()
+        except FleetError as error:
+            log.warning("job_failed", job=job.__name__, error=error.message, hint=error.hint)
+        except Exception:
+            log.exception("job_crashed", job=job.__name__)
+
+    def _poll(self) -> None:
+        p = self.parts
+        summary = ingest.poll_once(
+            self.settings, p.forge, p.mirror, p.store, p.secrets, p.clock.now(), lambda *_: None
+        )
+        log.info("polled", **summary.as_dict())
+
+    def _recover(self) -> None:
+        swap.recover(self.parts.store, self.parts.engine, self.settings, self.parts.clock.now())
+
+    def _tick(self) -> None:
+        self._reap()
+        if not self.settings.schedule.enabled:
+            return
+        now, nights = self.parts.clock.now(), self.parts.store.nights()
+        running = any(night.state == "running" for night in nights)
+        last = nights[-1].started_at if nights else None
+        if self.night is None and (running or night_due(now, self.settings.schedule, last)) and now >= self.retry_at:
+            self._start_night()
+        elif not running and dawn_due(now, self.settings.schedule, last):
+            self._dawn()
+
+    def _start_night(self) -> None:
+        folder = self.settings.data_dir / "nights"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "night.log").open("ab") as out:
+            command = [sys.executable, "-m", "services.night", "--config", str(self.config)]
+            self.night = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+        log.info("night_started", pid=self.night.pid)
+
+    def _reap(self) -> None:
+        if self.night is None or self.night.poll() is None:
+            return
+        code, self.night = self.night.returncode, None
+        # 75 asks for another try; so does death by a signal: the stages that are done stay done.
+        self.retry_at = self.parts.clock.now() + (RETRY if code in (75, 78) else timedelta(0))
+        log.info("night_ended", exit_code=code)
+
+    def _dawn(self) -> None:
+        p = self.parts
+        promoted = pending(p.store.nights(), p.store.swaps(), p.store.checkpoints())
+        if promoted is not None:
+            swap.flip(p.store, p.engine, self.settings, promoted, actor="dawn", now=p.clock.now())
+
+    def _watch(self) -> None:
+        p = self.parts
+        if served(p.store.swaps(), p.store.checkpoints()) is not None:
+            swap.watch_once(p.store, p.engine, p.sandbox, self.settings, p.clock.now())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM; exit codes are 0 done, 75 try again, 78 misconfigured."""
+    args = _parser().parse_args(argv)
+    wiring.configure_logging()
+    try:
+        daemon = Daemon(load(args.config), args.config)
+        daemon.start()
+    except FleetError as error:
+        log.error("daemon_refused", error=error.message, hint=error.hint)
+        return error.exit_code
+    server = uvicorn.Server(
+        uvicorn.Config(
+            daemon.parts.app(daemon.hint),
+            host=daemon.settings.web.host,
+            port=daemon.settings.web.port,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+        )
+    )
+    heart = threading.Thread(target=_heartbeat, args=(server,), daemon=True)
+    heart.start()
+    try:
+        server.run()  # returns on SIGTERM and SIGINT
+    finally:
+        daemon.stop()
+    return 0
+
+
+def _heartbeat(server: uvicorn.Server) -> None:
+    """Tell systemd that we are ready, then that we are alive, at half of the watchdog's period."""
+    pause = threading.Event()
+    while not server.started:
+        pause.wait(0.1)
+    notify("READY=1")
+    period = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+    while period and not pause.wait(period):
+        notify("WATCHDOG=1")
+
+
+def notify(state: str) -> None:
+    """Send one sd_notify(3) datagram; outside systemd there is no socket and nothing happens."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(state.encode(), address.replace("@", "\0", 1) if address.startswith("@") else address)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m services.daemon", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="settings file (TOML)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
