@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from fleetssd.errors import Corrupt, Misconfigured, Rejected
 from fleetssd.recipe import Lora
 
 
@@ -19,7 +25,8 @@ class Row:
 class TrainPlan:
     """One run, serialisable and free of local paths.
 
-    `base_digest` is the sha256 of the base's safetensors, `rows_digest` that of the rows file (JSON Lines).
+    `base_digest` is the `weights_digest` of the base's safetensors, `rows_digest` the sha256 of the rows file
+    (JSON Lines, `encode_rows`).
     """
 
     night: int
@@ -30,12 +37,31 @@ class TrainPlan:
     seed: int
     threads: int
 
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain mapping; `from_json` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> TrainPlan:
+        """Rebuild a plan from `to_json` after a round trip through JSON. Raises Corrupt."""
+        try:
+            lora = Lora(**{**table["lora"], "targets": tuple(table["lora"]["targets"])})
+            return cls(**{**table, "lora": lora})
+        except (KeyError, TypeError) as error:
+            raise Corrupt(f"not a training plan: {error}", hint="Remove the run's folder and start it again.") from None
+
+    @property
+    def digest(self) -> str:
+        """Sha256 over the canonical JSON: two plans with one digest make one adapter."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
     """What a finished run says of itself; written last, so its existence means that the adapter is whole.
 
-    `losses` is one value a step; seconds are wall clock; `peak_rss_mb` is in MiB.
+    `losses` is one value a step; `tokens` counts prompt and completion tokens over all epochs; seconds are wall
+    clock of the last process; `peak_rss_mb` is in MiB. `adapter_digest` is the sha256 of adapter_model.safetensors.
     """
 
     adapter_digest: str
@@ -50,3 +76,129 @@ class TrainResult:
     peak_rss_mb: float
     backend: str
     versions: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain mapping; `from_json` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> TrainResult:
+        """Rebuild a result from `to_json` after a round trip through JSON. Raises Corrupt."""
+        try:
+            return cls(**{**table, "losses": tuple(table["losses"]), "versions": dict(table["versions"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise Corrupt(f"not a training result: {error}", hint="Remove the run's folder; it trains again.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterStats:
+    """What an adapter file holds, measured from its bytes. `largest_b` is the largest |value| of any lora_B."""
+
+    digest: str
+    tensors: int
+    finite: bool
+    largest_b: float
+
+
+def encode_rows(rows: Sequence[Row]) -> bytes:
+    """Return the rows as JSON Lines, one canonical spelling, so that equal rows have one digest."""
+    return "".join(json.dumps(asdict(row), ensure_ascii=False, sort_keys=True) + "\n" for row in rows).encode()
+
+
+def decode_rows(data: bytes) -> tuple[Row, ...]:
+    """Read what `encode_rows` wrote. Raises Corrupt, naming the line."""
+    rows = []
+    for number, line in enumerate(data.decode(errors="replace").split("\n")[:-1], start=1):
+        try:
+            row = json.loads(line)
+            rows.append(Row(prompt=str(row["prompt"]), completion=str(row["completion"])))
+        except (ValueError, KeyError, TypeError):
+            raise Corrupt(f"training rows, line {number}: not a prompt and a completion") from None
+    return tuple(rows)
+
+
+def weights_digest(files: Mapping[str, str]) -> str:
+    """Return one digest for a base, given the sha256 of each of its `*.safetensors` by file name.
+
+    One file is its own digest; several are the sha256 over their sorted `sha256  name` lines. Raises Misconfigured.
+    """
+    if not files:
+        raise Misconfigured(
+            "the base has no .safetensors weights",
+            hint="Point base.weights at a Hugging Face model folder with safetensors.",
+        )
+    if len(files) == 1:
+        return next(iter(files.values()))
+    return hashlib.sha256("".join(f"{files[name]}  {name}\n" for name in sorted(files)).encode()).hexdigest()
+
+
+def accumulation(lora: Lora) -> int:
+    """Return how many micro-batches make one optimiser step. Raises Misconfigured where they do not divide."""
+    micro = min(lora.micro_batch, lora.batch)
+    if lora.batch % micro:
+        raise Misconfigured(
+            f"recipe.batch = {lora.batch} is not a multiple of recipe.micro_batch = {lora.micro_batch}",
+            hint=f"Set micro_batch to a divisor of {lora.batch}.",
+        )
+    return lora.batch // micro
+
+
+def steps(rows: int, lora: Lora) -> int:
+    """Return the number of optimiser steps for so many usable rows; an epoch's last batch may be short."""
+    micro_batches = math.ceil(rows / min(lora.micro_batch, lora.batch))
+    return lora.epochs * math.ceil(micro_batches / accumulation(lora))
+
+
+def acceptable(plan: TrainPlan, result: TrainResult, adapter: AdapterStats) -> None:
+    """Return where a finished run may be built on.
+
+    Raises Corrupt where files and claims contradict each other, Rejected where training itself went wrong.
+    """
+    _is_of_this_plan(plan, result, adapter)
+    if result.rows_used == 0:
+        raise Rejected(
+            f"no row fits: {result.rows_too_long} of {plan.rows} are longer than {plan.lora.max_length} tokens",
+            hint="Raise recipe.max_length or look at the records.",
+        )
+    if result.steps != steps(result.rows_used, plan.lora) or len(result.losses) != result.steps:
+        raise Corrupt(
+            f"the run reports {result.steps} steps and {len(result.losses)} losses for {result.rows_used} rows"
+        )
+    _has_learned(result.losses, adapter)
+
+
+def _is_of_this_plan(plan: TrainPlan, result: TrainResult, adapter: AdapterStats) -> None:
+    for what, planned, found in (
+        ("base", plan.base_digest, result.base_digest),
+        ("rows", plan.rows_digest, result.rows_digest),
+        ("adapter", result.adapter_digest, adapter.digest),
+    ):
+        if planned != found:
+            raise Corrupt(f"{what} digest is {found[:12]}, not {planned[:12]}", hint="Remove the run's folder.")
+    if result.rows_used + result.rows_too_long != plan.rows:
+        raise Corrupt(f"{result.rows_used} rows used and {result.rows_too_long} too long do not make {plan.rows}")
+
+
+def _has_learned(losses: Sequence[float], adapter: AdapterStats) -> None:
+    if not all(math.isfinite(loss) for loss in losses):
+        raise Rejected("the loss became NaN or infinite", hint="Lower recipe.learning_rate.")
+    if exploded(losses):
+        raise Rejected(
+            f"the loss exploded from {losses[0]:.2f} to {losses[-1]:.2f} nats", hint="Lower recipe.learning_rate."
+        )
+    if adapter.tensors == 0:
+        raise Corrupt("the adapter file holds no tensor")
+    if not adapter.finite:
+        raise Rejected("the adapter holds NaN or infinite weights", hint="Lower recipe.learning_rate.")
+    if adapter.largest_b == 0.0:
+        raise Rejected("the adapter is all zeros: nothing was learned", hint="Look at the learning rate and the rows.")
+
+
+def exploded(losses: Sequence[float]) -> bool:
+    """Tell whether the last tenth of the losses lies above twice the first tenth plus one nat.
+
+    The bound is wide on purpose: an over-trained night is for the gate to judge, by what the checkpoint does.
+    """
+    tenth = max(1, len(losses) // 10)
+    first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
+    return last > 2.0 * first + 1.0
