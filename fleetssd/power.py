@@ -58,11 +58,14 @@ def detectable(problems: int, discordant: float, *, alpha: float = 0.05, power: 
 
 
 def detectable_seen(deltas: Array, *, alpha: float = 0.05, power: float = 0.8) -> float:
-    """Return the smallest mean delta that tonight could detect, from the spread of tonight's per-problem deltas."""
+    """Return the smallest mean delta that tonight could detect, from the spread of tonight's per-problem deltas.
+
+    At most 1, for no share can differ by more; one problem has no spread and detects nothing smaller.
+    """
     if len(deltas) < 2:
-        return math.inf
+        return 1.0
     needed = _z(alpha) + float(special.ndtri(power))
-    return float(needed * deltas.std(ddof=1) / math.sqrt(len(deltas)))
+    return min(1.0, float(needed * deltas.std(ddof=1) / math.sqrt(len(deltas))))
 
 
 def mcnemar_power(problems: int, discordant: float, delta: float, *, alpha: float = 0.05) -> float:

@@ -1,0 +1,260 @@
+"""Evidence + policy -> promote, keep, reject or invalid, with every number that led there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from fleetssd.config import Gate as Policy
+from fleetssd.power import detectable_seen
+from fleetssd.probes import Alarm, ProbeReadings, compare
+from fleetssd.scoring import Estimate, Scores, deltas, difference, estimate, sign_flip
+
+Kind: TypeAlias = Literal["promote", "keep", "reject", "invalid"]
+Manage: TypeAlias = Literal["none", "gateway", "bake"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that one night measured.
+
+    `incumbent`, `base` and `candidate` answered at the production decode, `tuned_base` at its own best temperature.
+    The probes of base and candidate were read at the same effective temperature. `voids` of `samples` candidate runs
+    were sandbox faults (already counted as failed). `overlap` counts held-out issues that leaked into training.
+    `alpha` is tonight's share of the error budget; `consulted` says how often this hold-out has been used.
+    """
+
+    incumbent: Scores
+    base: Scores
+    candidate: Scores
+    tuned_base: Scores | None
+    base_probes: ProbeReadings
+    candidate_probes: ProbeReadings
+    k: int
+    samples: int
+    voids: int
+    overlap: int
+    base_digest: str
+    built_digest: str
+    evaluated_digest: str
+    manage: Manage
+    alpha: float
+    held_out: str
+    consulted: int
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One line of the night's table."""
+
+    name: str
+    pass_1: Estimate
+    pass_k: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A gain over the base in two parts: `total` = `decoding` (the tuned base's) + `skill` (what is left over it)."""
+
+    slice: str
+    total: Estimate
+    decoding: Estimate
+    skill: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the gate says of one artefact, and why.
+
+    `lift` and `lift_k` are the candidate's paired gains over the incumbent in pass@1 and pass@k, `over_tuned` that
+    in pass@1 over the tuned base, all at the policy's confidence; `lift_tonight` is `lift` at tonight's share of the
+    error budget. `detectable` is the smallest gain that tonight would have shown with 80 % power.
+    """
+
+    kind: Kind
+    reason: str
+    digest: str
+    base_digest: str
+    held_out: str
+    consulted: int
+    k: int
+    alpha: float
+    lift: Estimate
+    lift_tonight: Estimate
+    lift_k: Estimate
+    over_tuned: Estimate | None
+    p_value: float
+    detectable: float
+    void_share: float
+    overlap: int
+    arms: tuple[Arm, ...]
+    alarms: tuple[Alarm, ...]
+    splits: tuple[Split, ...]
+    base_probes: ProbeReadings
+    candidate_probes: ProbeReadings
+
+
+@dataclass(frozen=True, slots=True)
+class _Gains:
+    """The candidate's paired gains over the incumbent, and what they can be held against."""
+
+    lift: Estimate
+    tonight: Estimate
+    lift_k: Estimate
+    p_value: float
+    detectable: float
+
+
+def decide(evidence: Evidence, policy: Policy) -> Verdict:
+    """Judge tonight's candidate.
+
+    Pure, and monotone: a lower score of the candidate, or a void in its place, never turns another verdict into
+    `promote`. Scores over different problems, or fewer than k samples, raise ValueError.
+    """
+    e, level = evidence, 1.0 - policy.alpha
+    gains = _gains(e, level)
+    alarms = compare(e.base_probes, e.candidate_probes, policy)
+    void_share = e.voids / e.samples if e.samples else 1.0
+    kind, reason = _verdict(e, policy, gains, alarms, void_share)
+    tuned = e.tuned_base
+    return Verdict(
+        kind=kind,
+        reason=reason,
+        digest=e.evaluated_digest,
+        base_digest=e.base_digest,
+        held_out=e.held_out,
+        consulted=e.consulted,
+        k=e.k,
+        alpha=e.alpha,
+        lift=gains.lift,
+        lift_tonight=gains.tonight,
+        lift_k=gains.lift_k,
+        over_tuned=None if tuned is None else difference(e.candidate, tuned, level=level, seed=e.seed),
+        p_value=gains.p_value,
+        detectable=gains.detectable,
+        void_share=void_share,
+        overlap=e.overlap,
+        arms=_arms(e, level),
+        alarms=alarms,
+        splits=() if tuned is None else decompose(e.base, tuned, e.candidate, level=level, seed=e.seed),
+        base_probes=e.base_probes,
+        candidate_probes=e.candidate_probes,
+    )
+
+
+def decompose(
+    base: Scores, tuned_base: Scores, candidate: Scores, *, level: float = 0.95, seed: int = 0
+) -> tuple[Split, ...]:
+    """Split the candidate's gain in pass@1 into decoding and skill: overall (slice ""), then slice by slice."""
+
+    def split(label: str, b: Scores, t: Scores, c: Scores) -> Split:
+        return Split(
+            slice=label,
+            total=difference(c, b, level=level, seed=seed),
+            decoding=difference(t, b, level=level, seed=seed),
+            skill=difference(c, t, level=level, seed=seed),
+        )
+
+    labels = candidate.labels()
+    sliced = [
+        split(label, base.only(label), tuned_base.only(label), candidate.only(label)) for label in labels
+    ]
+    return (split("", base, tuned_base, candidate), *sliced)
+
+
+def _arms(e: Evidence, level: float) -> tuple[Arm, ...]:
+    named = (
+        ("incumbent", e.incumbent),
+        ("base", e.base),
+        ("tuned base", e.tuned_base),
+        ("candidate", e.candidate),
+    )
+    return tuple(
+        Arm(name, estimate(scores, level=level, seed=e.seed), estimate(scores, e.k, level=level, seed=e.seed))
+        for name, scores in named
+        if scores is not None
+    )
+
+
+def _gains(e: Evidence, level: float) -> _Gains:
+    per_problem = deltas(e.candidate, e.incumbent)
+    return _Gains(
+        lift=difference(e.candidate, e.incumbent, level=level, seed=e.seed),
+        tonight=difference(e.candidate, e.incumbent, level=1.0 - e.alpha, seed=e.seed),
+        lift_k=difference(e.candidate, e.incumbent, e.k, level=level, seed=e.seed),
+        p_value=sign_flip(per_problem, seed=e.seed),
+        detectable=detectable_seen(per_problem, alpha=e.alpha),
+    )
+
+
+def _verdict(
+    e: Evidence, policy: Policy, gains: _Gains, alarms: tuple[Alarm, ...], void_share: float
+) -> tuple[Kind, str]:
+    """Apply the rules in order: what voids the night, what shows harm, what is missing for a promotion."""
+    if flaw := _flaw(e, policy, void_share):
+        return "invalid", flaw
+    if harm := _harm(e.k, policy, gains, alarms):
+        return "reject", harm
+    if missing := _missing(e, policy, gains):
+        return "keep", missing
+    return (
+        "promote",
+        f"pass@1 moved by {_pp(gains.tonight)}; pass@{e.k} by {_pp(gains.lift_k)}; no probe alarm",
+    )
+
+
+def _flaw(e: Evidence, policy: Policy, void_share: float) -> str:
+    if e.built_digest != e.evaluated_digest:
+        built, evaluated = e.built_digest[:12], e.evaluated_digest[:12]
+        return f"the artefact that was evaluated ({evaluated}) is not the one that was built ({built})"
+    if e.overlap:
+        return f"{e.overlap} held-out issues overlap with what was trained on"
+    if void_share > policy.max_void_share:
+        return f"{void_share:.1%} of the runs were sandbox faults, more than {policy.max_void_share:.1%}"
+    return ""
+
+
+def _harm(k: int, policy: Policy, gains: _Gains, alarms: tuple[Alarm, ...]) -> str:
+    found = [] if gains.lift.high >= 0.0 else [f"pass@1 moved by {_pp(gains.lift)}"]
+    if _beyond_margin(gains.lift_k, policy) and gains.lift_k.high < 0.0:
+        found.append(f"pass@{k} moved by {_pp(gains.lift_k)}, beyond {_margin(policy)}")
+    found += [f"probe alarm: {alarm}" for alarm in alarms]
+    return "; ".join(found)
+
+
+def _missing(e: Evidence, policy: Policy, gains: _Gains) -> str:
+    problems, seen = gains.tonight.problems, f"{100 * gains.detectable:.1f} pp"
+    if problems < policy.min_problems:
+        return f"{problems} held-out problems are too few to show anything; {policy.min_problems} are needed"
+    if gains.tonight.low <= 0.0:
+        return f"no gain shown: {_pp(gains.tonight)}; the smallest detectable effect was {seen}"
+    if _beyond_margin(gains.lift_k, policy):
+        return f"pass@{e.k} moved by {_pp(gains.lift_k)}, beyond {_margin(policy)}"
+    return "" if e.manage == "none" else _missing_over_tuned(e)
+
+
+def _missing_over_tuned(e: Evidence) -> str:
+    """Where fleetssd manages the decode, retuning the base would be free: the candidate must beat that too."""
+    if e.tuned_base is None:
+        return f"the decode is managed ({e.manage}), but the base at its best temperature was not measured"
+    skill = difference(e.candidate, e.tuned_base, level=1.0 - e.alpha, seed=e.seed)
+    if skill.low > 0.0:
+        return ""
+    return (
+        f"no gain over the base at its best temperature shown: {_pp(skill)}; retuning the base would be free"
+    )
+
+
+def _beyond_margin(gain: Estimate, policy: Policy) -> bool:
+    return gain.point < -policy.pass_k_margin - 1e-9  # a drop of exactly the margin is allowed
+
+
+def _margin(policy: Policy) -> str:
+    return f"the margin of {100 * policy.pass_k_margin:.1f} pp"
+
+
+def _pp(gain: Estimate) -> str:
+    """Render a difference in percentage points with its interval."""
+    ends = f"{100 * gain.low:+.1f}, {100 * gain.high:+.1f}"
+    return f"{100 * gain.point:+.1f} pp ({100 * gain.level:.4g} % interval {ends})"

@@ -1,0 +1,242 @@
+"""The gate's rules, one by one, and its laws."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleetssd.config import Gate
+from fleetssd.gate import Evidence, decide, decompose
+from fleetssd.probes import ProbeReadings
+from fleetssd.scoring import Scores, tally
+
+READINGS = ProbeReadings(
+    completions=320,
+    repetition=0.1,
+    distinct4=0.2,
+    unique_of_k=0.9,
+    length_median=80.0,
+    length_p95=120.0,
+    parse_rate=0.83,
+)
+PROBLEMS, K = 40, 8
+
+
+def arm(*counts: int) -> Scores:
+    """Return scores of PROBLEMS problems with K samples; the counts repeat; odd problems are the house's."""
+    return Scores(
+        ids=tuple(f"p{index:02}" for index in range(PROBLEMS)),
+        n=(K,) * PROBLEMS,
+        c=tuple(counts[index % len(counts)] for index in range(PROBLEMS)),
+        slices=tuple(("house",) if index % 2 else ("plain",) for index in range(PROBLEMS)),
+    )
+
+
+def evidence(**changed: object) -> Evidence:
+    """Return a night whose candidate is clearly better, with some fields changed."""
+    good = Evidence(
+        incumbent=arm(1, 2, 3),
+        base=arm(1, 2, 3),
+        candidate=arm(4, 5, 5),
+        tuned_base=arm(2, 2, 3),
+        base_probes=READINGS,
+        candidate_probes=READINGS,
+        k=K,
+        samples=PROBLEMS * K,
+        voids=0,
+        overlap=0,
+        base_digest="b" * 64,
+        built_digest="c" * 64,
+        evaluated_digest="c" * 64,
+        manage="none",
+        alpha=0.03,
+        held_out="h1",
+        consulted=1,
+    )
+    return replace(good, **changed)  # type: ignore[arg-type]
+
+
+def test_a_clear_gain_is_promoted() -> None:
+    """A gain whose interval lies above 0 at tonight's error share, with calm probes, is promoted."""
+    verdict = decide(evidence(), Gate())
+    assert verdict.kind == "promote"
+    assert verdict.lift_tonight.low > 0
+    assert verdict.digest == "c" * 64
+    assert "no probe alarm" in verdict.reason
+
+
+def test_the_promotion_interval_is_tonights() -> None:
+    """The same gain that passes at 5 % is kept back when little of the error budget is left."""
+    counts = (0, 0, 0, 0, 0, 0, 0, 0, 0, 5)
+    slight = evidence(incumbent=arm(0), base=arm(0), candidate=arm(*counts))
+    assert decide(replace(slight, alpha=0.05), Gate()).kind == "promote"
+    assert decide(replace(slight, alpha=0.002), Gate()).kind == "keep"
+
+
+def test_no_gain_is_a_normal_night() -> None:
+    """Equal scores keep the incumbent and say what could have been seen."""
+    verdict = decide(evidence(candidate=arm(2, 1, 3), incumbent=arm(1, 2, 3)), Gate())
+    assert verdict.kind == "keep"
+    assert f"the smallest detectable effect was {100 * verdict.detectable:.1f} pp" in verdict.reason
+
+
+def test_a_shown_regression_is_rejected() -> None:
+    """A lower pass@1 whose interval lies below 0 is rejected."""
+    verdict = decide(evidence(candidate=arm(1, 1, 1)), Gate())
+    assert verdict.kind == "reject"
+    assert verdict.reason.startswith("pass@1 moved by -12.")
+
+
+def test_a_gain_in_pass1_paid_with_passk_is_rejected() -> None:
+    """The narrow night: pass@1 rises, pass@k falls beyond the margin."""
+    narrow = arm(8, 8, 0)
+    verdict = decide(evidence(candidate=narrow, incumbent=arm(3, 3, 2)), Gate())
+    assert verdict.lift.point > 0.25
+    assert verdict.kind == "reject"
+    assert "pass@8 moved by" in verdict.reason
+
+
+def test_a_drop_of_passk_beyond_the_margin_that_is_not_shown_keeps() -> None:
+    """Too much lost in pass@k to promote, too uncertain to call it collapse."""
+    gains = (5,) * 18 + (0, 0)
+    losers = (2,) * 17 + (0, 2, 2)
+    verdict = decide(evidence(candidate=arm(*gains), incumbent=arm(*losers)), Gate(pass_k_margin=0.04))
+    assert verdict.lift_tonight.low > 0
+    assert verdict.lift_k.point == pytest.approx(-0.05)
+    assert verdict.lift_k.high >= 0
+    assert verdict.kind == "keep"
+    assert "beyond the margin of 4.0 pp" in verdict.reason
+
+
+def test_a_drop_of_passk_within_the_margin_is_no_obstacle() -> None:
+    """A pass@k that is lower by exactly the margin does not stop a promotion."""
+    gains = (5,) * 18 + (0, 0)
+    losers = (2,) * 17 + (0, 2, 2)
+    assert decide(evidence(candidate=arm(*gains), incumbent=arm(*losers)), Gate()).kind == "promote"
+
+
+def test_a_probe_alarm_rejects() -> None:
+    """Collapse shown by a probe rejects whatever pass@1 says, and the probe is named."""
+    verdict = decide(evidence(candidate_probes=replace(READINGS, distinct4=0.1)), Gate())
+    assert verdict.kind == "reject"
+    assert "distinct-4 0.1 is below 0.12" in verdict.reason
+    assert verdict.alarms[0].probe == "distinct-4"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"evaluated_digest": "d" * 64}, "is not the one that was built"),
+        ({"overlap": 2}, "2 held-out issues overlap"),
+        ({"voids": 17}, "sandbox faults"),
+        ({"samples": 0}, "sandbox faults"),
+    ],
+)
+def test_a_flawed_night_is_invalid(changed: dict[str, object], words: str) -> None:
+    """Another artefact, a leak or too many faults: the numbers are worth nothing."""
+    verdict = decide(evidence(**changed), Gate())
+    assert verdict.kind == "invalid"
+    assert words in verdict.reason
+
+
+def test_too_few_problems_promote_nothing() -> None:
+    """Below the policy's minimum even a clear gain is kept back."""
+    verdict = decide(evidence(), Gate(min_problems=41))
+    assert verdict.kind == "keep"
+    assert "40 held-out problems are too few" in verdict.reason
+
+
+@pytest.mark.parametrize("manage", ["gateway", "bake"])
+def test_where_the_decode_is_managed_the_tuned_base_must_be_beaten_too(manage: str) -> None:
+    """Retuning the base is free there, so a gain that it would give too promotes nothing."""
+    assert decide(evidence(manage=manage), Gate()).kind == "promote"
+    verdict = decide(evidence(manage=manage, tuned_base=arm(4, 5, 5)), Gate())
+    assert verdict.kind == "keep"
+    assert "retuning the base would be free" in verdict.reason
+
+
+def test_a_managed_decode_needs_the_tuned_base_measured() -> None:
+    """Without the tuned base's line there is nothing to hold a managed candidate against."""
+    verdict = decide(evidence(manage="bake", tuned_base=None), Gate())
+    assert verdict.kind == "keep"
+    assert "was not measured" in verdict.reason
+    assert (verdict.over_tuned, verdict.splits, len(verdict.arms)) == (None, (), 3)
+
+
+def test_the_verdict_carries_every_arm() -> None:
+    """One line an arm, each with pass@1 and pass@k."""
+    arms = {each.name: each for each in decide(evidence(), Gate()).arms}
+    assert list(arms) == ["incumbent", "base", "tuned base", "candidate"]
+    assert arms["candidate"].pass_1.point == pytest.approx(186 / 320)
+    assert arms["candidate"].pass_k.point == 1.0
+
+
+def test_a_verdict_is_json() -> None:
+    """Every number of a verdict can be stored as JSON."""
+    alarmed = evidence(candidate_probes=replace(READINGS, distinct4=0.9, parse_rate=0.1))
+    stored = json.loads(json.dumps(asdict(decide(alarmed, Gate())), allow_nan=False))
+    assert [alarm["high"] for alarm in stored["alarms"]] == [pytest.approx(0.3), None]
+    assert stored["lift"]["problems"] == PROBLEMS
+
+
+def test_a_gain_splits_into_decoding_and_skill() -> None:
+    """Total is decoding plus skill, overall and in every slice."""
+    overall, house, plain = decompose(arm(1, 2), arm(3, 2), arm(3, 6))
+    assert [each.slice for each in (overall, house, plain)] == ["", "house", "plain"]
+    assert (house.decoding.point, house.skill.point) == (0.0, 0.5)
+    assert (plain.decoding.point, plain.skill.point) == (0.25, 0.0)
+    assert overall.total.point == pytest.approx(overall.decoding.point + overall.skill.point)
+
+
+counts = st.lists(st.integers(0, K), min_size=PROBLEMS, max_size=PROBLEMS)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    counts,
+    st.lists(st.integers(0, K), min_size=PROBLEMS, max_size=PROBLEMS),
+    st.sampled_from(["none", "bake"]),
+)
+def test_a_worse_score_never_promotes(better: list[int], losses: list[int], manage: str) -> None:
+    """Law: where a candidate is promoted, it still is with any problem's count raised; so a worse one never is."""
+    worse = [max(0, count - loss) for count, loss in zip(better, losses, strict=True)]
+    night = evidence(manage=manage, tuned_base=arm(1, 2, 2))
+    low = decide(replace(night, candidate=arm(*worse)), Gate()).kind
+    high = decide(replace(night, candidate=arm(*better)), Gate()).kind
+    assert low != "promote" or high == "promote"
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_a_candidate_that_is_nowhere_better_is_never_promoted(data: st.DataObject) -> None:
+    """Law: no candidate at or below the incumbent on every problem is promoted."""
+    ceiling = evidence().incumbent.c
+    worse = [data.draw(st.integers(0, count)) for count in ceiling]
+    assert decide(evidence(candidate=arm(*worse)), Gate()).kind != "promote"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.booleans(), min_size=PROBLEMS * K, max_size=PROBLEMS * K),
+    st.sets(st.integers(0, PROBLEMS * K - 1)),
+    st.sampled_from([2, 3]),
+)
+def test_voids_never_help(passed: list[bool], void: set[int], every: int) -> None:
+    """Law: turning any of the candidate's or the incumbent's runs into faults never makes a promotion."""
+    rows = [(f"p{index // K:02}", ok, False) for index, ok in enumerate(passed)]
+    voided = [(problem, ok, index in void) for index, (problem, ok, _) in enumerate(rows)]
+    other = [(f"p{index // K:02}", index % every == 0, index in void) for index in range(PROBLEMS * K)]
+    clean = evidence(
+        candidate=tally(rows, voids_pass=False),
+        incumbent=tally([(problem, ok, False) for problem, ok, _ in other], voids_pass=True),
+    )
+    faulty = evidence(
+        candidate=tally(voided, voids_pass=False), incumbent=tally(other, voids_pass=True), voids=len(void)
+    )
+    assert (
+        decide(faulty, Gate(max_void_share=1.0)).kind != "promote" or decide(clean, Gate()).kind == "promote"
+    )
