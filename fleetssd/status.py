@@ -1,0 +1,196 @@
+"""The one read-model that command line, dashboard and metrics show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import datetime
+from typing import Any
+
+from fleetssd.checkpoints import Checkpoint, Night, StageRow, Swap
+from fleetssd.records import Record
+from fleetssd.schedule import NextTimes
+from fleetssd.serving import WatchWindow, last_move, pending, rollback_target, served, unproven, watch_window
+
+__all__ = [
+    "RecordCounts",
+    "Served",
+    "Status",
+    "build_status",
+    "count_records",
+    "night_table",
+    "pending",
+    "rollback_target",
+    "served",
+    "swap_table",
+    "to_json",
+    "unproven",
+    "watch_window",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A checkpoint as the fleet knows it. `since` is when its swap began; None for a base that never left."""
+
+    digest: str
+    model: str
+    served_digest: str
+    kind: str
+    night: int | None
+    tau: float
+    since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordCounts:
+    """How many records there are by state, and how many were refused for which reason."""
+
+    total: int
+    train: int
+    held_out: int
+    refused: int
+    reasons: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything an operator asks first."""
+
+    now: datetime
+    served: Served | None
+    previous: Served | None
+    pending: Served | None
+    unproven: Swap | None
+    records: RecordCounts
+    last_night: dict[str, Any] | None
+    last_swap: dict[str, Any] | None
+    cursor: datetime | None
+    watch: WatchWindow
+    next: NextTimes
+
+
+def build_status(
+    *,
+    now: datetime,
+    nights: Sequence[Night],
+    swaps: Sequence[Swap],
+    checkpoints: Sequence[Checkpoint],
+    records: Sequence[Record],
+    cursor: datetime | None,
+    watch_minutes: float,
+    upcoming: NextTimes,
+) -> Status:
+    """Fold what the store holds into a status. Raises Corrupt where a served checkpoint is not on file."""
+    move = last_move(swaps)
+    lines, log = night_table(nights), swap_table(swaps)
+    return Status(
+        now=now,
+        served=_served(served(swaps, checkpoints), move.at if move else None),
+        previous=_served(rollback_target(swaps, checkpoints), None),
+        pending=_served(pending(nights, swaps, checkpoints), None),
+        unproven=unproven(swaps),
+        records=count_records(records),
+        last_night=lines[-1] if lines else None,
+        last_swap=log[-1] if log else None,
+        cursor=cursor,
+        watch=watch_window(swaps, watch_minutes),
+        next=upcoming,
+    )
+
+
+def count_records(records: Sequence[Record]) -> RecordCounts:
+    """Count records by state and refused ones by reason, the most frequent reason first."""
+    states = Counter(record.state for record in records)
+    reasons = Counter(reason for record in records if record.state == "refused" for reason in record.reasons)
+    return RecordCounts(
+        len(records), states["train"], states["held_out"], states["refused"], dict(reasons.most_common())
+    )
+
+
+def night_table(nights: Sequence[Night]) -> list[dict[str, Any]]:
+    """Return one JSON-able line a night, oldest first.
+
+    `pass_1` and `pass_k` map an arm's name to {point, low, high}; they are empty before the verdict.
+    """
+    return [_night_line(night) for night in nights]
+
+
+def swap_table(swaps: Sequence[Swap]) -> list[dict[str, Any]]:
+    """Return one JSON-able line a swap, oldest first."""
+    return [
+        {
+            "id": swap.id,
+            "at": to_json(swap.at),
+            "kind": swap.kind,
+            "actor": swap.actor,
+            "from": swap.from_digest,
+            "to": swap.to_digest,
+            "model": swap.to_model,
+            "night": swap.night,
+            "reason": swap.reason,
+            "evidence": swap.evidence,
+            "done": swap.done,
+        }
+        for swap in swaps
+    ]
+
+
+def to_json(value: Any) -> Any:
+    """Return a value of this module as JSON knows it: dataclasses as objects, moments as ISO 8601."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {key: to_json(item) for key, item in value.items()}
+    return [to_json(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _served(checkpoint: Checkpoint | None, since: datetime | None) -> Served | None:
+    if checkpoint is None:
+        return None
+    c = checkpoint
+    return Served(c.digest, c.model, c.served_digest, c.kind, c.night, c.tau, since)
+
+
+def _night_line(night: Night) -> dict[str, Any]:
+    verdict = night.verdict
+    evidence = verdict.evidence if verdict else {}
+    return {
+        "number": night.number,
+        "arm": night.arm,
+        "state": night.state,
+        "verdict": verdict.kind if verdict else None,
+        "reason": verdict.reason if verdict else night.failure,
+        "artefact": verdict.artefact if verdict else None,
+        **_scores(evidence),
+        "stages": [_stage_line(row) for row in night.stages],
+        "records": len(night.plan.get("train", ())),
+        "held_out": len(night.plan.get("held_out", ())),
+        "started_at": to_json(night.started_at),
+        "finished_at": to_json(night.finished_at),
+    }
+
+
+def _stage_line(row: StageRow) -> dict[str, Any]:
+    return {"stage": row.stage, "seconds": round((row.finished_at - row.started_at).total_seconds(), 3)}
+
+
+def _scores(evidence: dict[str, Any]) -> dict[str, Any]:
+    """Pick the numbers that a table shows from a verdict's evidence; what a night did not measure is null."""
+    arms = evidence.get("arms") or []
+    return {
+        "k": evidence.get("k"),
+        "pass_1": {arm["name"]: _interval(arm["pass_1"]) for arm in arms},
+        "pass_k": {arm["name"]: _interval(arm["pass_k"]) for arm in arms},
+        "lift": _interval(evidence.get("lift")),
+        "lift_k": _interval(evidence.get("lift_k")),
+        "over_tuned": _interval(evidence.get("over_tuned")),
+        "detectable": evidence.get("detectable"),
+    }
+
+
+def _interval(estimate: dict[str, Any] | None) -> dict[str, float] | None:
+    return {name: estimate[name] for name in ("point", "low", "high")} if estimate else None
