@@ -138,9 +138,9 @@ class World:
         models = _ok(httpx.get(f"{self.engine_url}/api/tags", timeout=30.0)).json()["models"]
         return next((model["digest"] for model in models if model["name"] == ALIAS), "")
 
-    def ask(self, prompt: str) -> str:
-        """Ask the fleet's alias as an agent does: `/v1`, nothing set."""
-        body = {"model": ALIAS, "messages": [{"role": "user", "content": prompt}], "max_tokens": 96, "seed": self.seed}
+    def ask(self, prompt: str, model: str = ALIAS) -> str:
+        """Ask the fleet's alias as an agent does: `/v1`, no sampling parameter but the seed."""
+        body = {"model": model, "messages": [{"role": "user", "content": prompt}], "max_tokens": 96, "seed": self.seed}
         reply = _ok(httpx.post(f"{self.engine_url}/v1/chat/completions", json=body, timeout=60.0)).json()
         return str(reply["choices"][0]["message"]["content"])
 

@@ -1,0 +1,27 @@
+"""The verb `demo`: watch three nights on this machine, with real parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fleetssd.cli.app import app, out
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--dir", help="Where everything is written.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the fleet's work and of every night.")] = 0,
+) -> None:
+    """Play three nights: promoted and rolled back, promoted and settled, rejected.
+
+    Starts a forge, an engine and the daemon on loopback, lets agents work, and checks its own claims; exits 1 if one
+    does not hold. Example: fleetssd demo --dir demo --seed 1
+    """
+    # The demo's parts (plots, the corpus) are slow to import and no other verb needs them.
+    from fleetssd.demo.story import run  # noqa: PLC0415
+
+    if not run(folder, seed, out):
+        raise typer.Exit(1)
