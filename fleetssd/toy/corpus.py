@@ -44,12 +44,16 @@ def pretraining(seed: int, count: int = PAIRS, *, noise: float = NOISE) -> list[
 
 
 def fleet(seed: int, *, house_share: float = 0.5) -> Iterator[Problem]:
-    """Yield the fleet's problems without end and without repeats: tiers in turn, half in the house dialect."""
+    """Yield the fleet's problems without end and without repeats.
+
+    Tiers come in turn, and within each tier the dialect comes in turn too, so that any long stretch holds its share.
+    """
     rng = Random(f"fleet {seed}")
     seen: set[str] = set()
     while True:
-        tier = TIERS[len(seen) % len(TIERS)]
-        house = rng.random() < house_share
+        turn, place = divmod(len(seen), len(TIERS))
+        tier = TIERS[place]
+        house = int((turn + 1) * house_share) > int(turn * house_share)
         problem = draw(rng, tier, house=house)
         while problem.house != house or problem.key in seen or not _usable(problem):
             problem = draw(rng, tier, house=house)

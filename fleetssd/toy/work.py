@@ -60,16 +60,13 @@ def work(
     Each item is written in a style of its own; with a `habit`, all are written in that one style, as by one
     agent with one way to write a loop.
     """
+    rng = Random(f"repositories {seed}")
     taken: set[tuple[str, str]] = set()
     style = (f"style {seed} {number}" if habit is None else f"habit {habit}" for number in count())
     for problem in fleet(seed, house_share=house_share):
-        turn = len(taken) % len(repositories)
-        free = (
-            name
-            for name in (*repositories[turn:], *repositories[:turn])
-            if (name, problem.function) not in taken
-        )
-        if repository := next(free, None):
+        free = [name for name in repositories if (name, problem.function) not in taken]
+        if free:
+            repository = rng.choice(free)
             taken.add((repository, problem.function))
             yield _item(problem, repository, next(style))
 

@@ -159,13 +159,3 @@ def test_the_quantised_base_is_served(base: BaseModel) -> None:
     server = serve(base.q8_0)
     with httpx.Client(base_url=server.listening_address, timeout=60) as client:
         assert greedy(client, "<|im_start|>user\nAdd `f(x)`<|im_end|>\n<|im_start|>assistant\n")
-
-
-def test_the_verb_reports_its_progress(base: BaseModel, capsys: pytest.CaptureFixture[str]) -> None:
-    """`base --out DIR` prints JSON lines, the last of which names the digests."""
-    from fleetssd.toy import build as verb
-
-    assert verb.main(["--out", str(base.folder), "--pairs", "960", "--steps", "30"]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert lines[-1]["event"] == "base"
-    assert lines[-1]["digests"] == dict(base.digests)

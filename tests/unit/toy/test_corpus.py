@@ -54,12 +54,13 @@ def test_the_dialect_is_new_to_the_base(corpus: list[Pair]) -> None:
 
 
 def test_the_fleet_is_half_house_and_equal_in_tiers() -> None:
-    """Of nine hundred problems a third is of each tier, and about half speak the dialect."""
+    """Of nine hundred problems a third is of each tier, and half of each tier speak the dialect."""
     problems = list(islice(fleet(7), 900))
     assert [sum(problem.tier == tier for problem in problems) for tier in ("easy", "medium", "hard")] == [
         300
     ] * 3
-    assert 405 <= sum(problem.house for problem in problems) <= 495
+    house = [problem.tier for problem in problems if problem.house]
+    assert [house.count(tier) for tier in ("easy", "medium", "hard")] == [150] * 3
 
 
 def test_plain_work_only_on_request() -> None:

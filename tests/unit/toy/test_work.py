@@ -98,6 +98,14 @@ def test_a_habit_writes_one_style(items: list[WorkItem]) -> None:
     assert len(first_words(items[:60])) > 2
 
 
+def test_repositories_share_the_work(items: list[WorkItem]) -> None:
+    """Every repository gets about a third of the items, and some of every slice."""
+    for name in REPOSITORIES:
+        mine = [item for item in items if item.repository == name]
+        assert 240 <= len(mine) <= 360
+        assert len({item.slices for item in mine}) == 6
+
+
 def test_slices_are_labelled(items: list[WorkItem]) -> None:
     """Every item counts for house or plain and for its tier, and all six slices are filled."""
     assert len({item.slices for item in items}) == 6
