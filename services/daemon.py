@@ -20,7 +20,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from fleetssd import wiring
 from fleetssd.config import Settings, load
 from fleetssd.errors import FleetError, Transient
-from fleetssd.operations import ingest, swap
+from fleetssd.operations import ingest, swap, watch
 from fleetssd.schedule import dawn_due, night_due
 from fleetssd.status import pending, served
 
@@ -123,7 +123,7 @@ class Daemon:
     def _watch(self) -> None:
         p = self.parts
         if served(p.store.swaps(), p.store.checkpoints()) is not None:
-            swap.watch_once(p.store, p.engine, p.sandbox, self.settings, p.clock.now())
+            watch.watch_once(p.store, p.engine, p.sandbox, self.settings, p.clock.now())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

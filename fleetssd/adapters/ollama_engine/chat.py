@@ -1,0 +1,104 @@
+"""Many chat requests at once, every sampling parameter stated, order kept."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import stamina
+
+from fleetssd.adapters.ollama_engine.wire import Away, Wire
+from fleetssd.errors import FleetError, Transient
+from fleetssd.ports import Completion, Progress, Prompt
+from fleetssd.recipe import Sampling
+
+ATTEMPTS = 4
+GONE = 8
+"""After this many requests in a row that found nobody there, the rest are not tried."""
+
+
+def options(sampling: Sampling, seed: int, num_ctx: int | None) -> dict[str, Any]:
+    """Return Ollama's options for a decode: nothing is left to the server's or the model's defaults.
+
+    Load-time options stay out (a different one reloads the model) except a context that the settings pin.
+    """
+    table: dict[str, Any] = {
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "typical_p": 1.0,
+        "repeat_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "seed": seed,
+        "num_predict": sampling.max_tokens,
+    }
+    return table | ({"num_ctx": num_ctx} if num_ctx else {})
+
+
+class Chat:
+    """Asks one model many prompts, up to `concurrency` in flight."""
+
+    def __init__(self, wire: Wire, concurrency: int, num_ctx: int | None) -> None:
+        self._wire = wire
+        self._concurrency = concurrency
+        self._num_ctx = num_ctx
+
+    def complete(
+        self, model: str, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress
+    ) -> list[Completion]:
+        """Return one completion a prompt, in order; one that failed after its retries is `finish="error"`.
+
+        Raises Transient where the server is gone altogether, so that a night is put off and not spoilt.
+        """
+        count, lock = _Count(len(prompts)), threading.Lock()
+
+        def one(prompt: Prompt) -> Completion:
+            if count.gone >= GONE:
+                return _FAILED
+            try:
+                answer, gone = self._ask(model, prompt, sampling), 0
+            except Away:
+                answer, gone = _FAILED, count.gone + 1
+            except FleetError:
+                answer, gone = _FAILED, 0
+            with lock:
+                count.gone = gone
+                count.done += 1
+                progress(count.done, count.total, "completions")
+            return answer
+
+        with ThreadPoolExecutor(self._concurrency, thread_name_prefix="chat") as pool:
+            answers = list(pool.map(one, prompts))
+        if count.gone >= min(GONE, max(1, count.total)):
+            raise Away(f"no engine answers at {self._wire.url}", hint="Is Ollama running? `ollama serve`")
+        return answers
+
+    def _ask(self, model: str, prompt: Prompt, sampling: Sampling) -> Completion:
+        for attempt in stamina.retry_context(
+            on=Transient, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=2.0
+        ):
+            with attempt, self._wire.told():
+                reply = self._wire.client.chat(
+                    model,
+                    [{"role": "user", "content": prompt.text}],
+                    stream=False,
+                    options=options(sampling, prompt.seed, self._num_ctx),
+                )
+        if not reply.done:
+            return _FAILED  # the server gave up half-way and said nothing
+        finish = "length" if reply.done_reason == "length" else "stop"
+        return Completion(reply.message.content or "", finish, reply.eval_count or 0)
+
+
+class _Count:
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.done = 0
+        self.gone = 0
+
+
+_FAILED = Completion("", "error", 0)

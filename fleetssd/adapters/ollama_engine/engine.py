@@ -1,0 +1,248 @@
+"""OllamaEngine: install, point, ask and prove, over one server."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from fleetssd import artefact
+from fleetssd.adapters.ollama_engine.chat import Chat
+from fleetssd.adapters.ollama_engine.wire import Wire
+from fleetssd.artefact import MANIFEST, Blob, Manifest, same_name, split_tag
+from fleetssd.errors import Corrupt, FleetError, Misconfigured, Rejected, Transient
+from fleetssd.ports import Completion, Probe, Progress, Prompt
+from fleetssd.recipe import Sampling
+from fleetssd.shown import Shown, read_show
+
+Serve = Callable[[str, bytes, str], AbstractContextManager[str]]
+"""Opens a registry of one path: (path, body, media type) to `host:port`, for as long as the block lasts."""
+
+REPOSITORY = "fleet/coder"
+PROBE = "fleetssd-probe:x"
+ZERO = "sha256:" + "0" * 64
+POINT_TRIES = 8
+POINT_PAUSE = 0.01
+"""Seconds between tries: the window in which a copied alias is half written is 2 to 6 ms."""
+
+
+class OllamaEngine:
+    """An Ollama-compatible server behind the Engine port; `serve` lends it a registry of one manifest."""
+
+    def __init__(
+        self,
+        url: str,
+        base_model: str,
+        serve: Serve,
+        *,
+        timeout: float = 120.0,
+        concurrency: int = 4,
+        num_ctx: int | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._wire = Wire(url, timeout, transport)
+        self._base = base_model
+        self._serve = serve
+        self._chat = Chat(self._wire, concurrency, num_ctx)
+        self._num_ctx = num_ctx
+        self._sizes: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._wire.close()
+
+    # --- reading
+
+    def digest_of(self, model: str) -> str | None:
+        """Return the server's digest of a name (tags), or None where there is no such name."""
+        row = self._tag(model)
+        return str(row["digest"]) if row else None
+
+    def blob_of(self, model: str) -> str:
+        """Return the sha256 (hex) of the model's own GGUF, read from show's FROM line."""
+        return self._show(model).blob
+
+    def adapter_of(self, model: str) -> str | None:
+        """Return the sha256 (hex) of the model's adapter, read from show's ADAPTER line; two lines raise Corrupt."""
+        adapters = self._show(model).adapters
+        if len(adapters) > 1:
+            raise Corrupt(f"{model} has {len(adapters)} adapters stacked", hint="Remove that name and install again.")
+        return adapters[0] if adapters else None
+
+    def rendered(self, model: str, text: str) -> str | None:
+        """Return the prompt as the server renders it for one user message; None where it cannot say."""
+        messages = [{"role": "user", "content": text}]
+        body = {"model": model, "messages": messages, "stream": False, "_debug_render_only": True}
+        options = {"options": {"num_ctx": self._num_ctx}} if self._num_ctx else {}
+        info = self._wire.json("POST", "/api/chat", body | options, slow=True).get("_debug_info")
+        found = info.get("rendered_template") if isinstance(info, dict) else None
+        return str(found) if found is not None else None
+
+    def loaded(self) -> dict[str, str]:
+        """Return the names that are loaded now, with the server's digests."""
+        models = self._wire.json("GET", "/api/ps").get("models") or []
+        return {str(row["name"]): str(row["digest"]) for row in models}
+
+    def complete(
+        self, model: str, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress
+    ) -> list[Completion]:
+        """Chat with a model, many prompts at once, every sampling parameter sent; failures are `finish="error"`.
+
+        Raises Transient where the server is gone altogether.
+        """
+        return self._chat.complete(model, prompts, sampling, progress)
+
+    # --- installing
+
+    def upload(self, path: Path) -> str:
+        """Put a file into the server's blob store (HEAD, then POST) and return its sha256 (hex)."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            self._sizes[digest] = path.stat().st_size
+            if not self._has(digest):
+                file.seek(0)
+                self._wire.send("POST", f"/api/blobs/sha256:{digest}", slow=True, content=file)
+        return digest
+
+    def pull_adapter(self, model: str, base_model: str, base_blob: str, adapter: str) -> str:
+        """Install `adapter` beside the base by serving a manifest on loopback; return the server's digest.
+
+        `base_blob` is the base's own GGUF or an uploaded copy of it. The server's digest is the sha256 of the
+        manifest, known before. Raises Corrupt where the server then shows something else.
+        """
+        base = self._show(base_model)
+        own = base_blob == base.blob
+        size = self._own_size(base_model, base) if own else self._sizes.get(base_blob, 0)
+        manifest = artefact.manifest(base, Blob(base_blob, size), Blob(adapter, self._sizes.get(adapter, 0)))
+        self._pull(model, manifest)
+        if self.digest_of(model) != manifest.digest or self.adapter_of(model) != adapter:
+            raise Corrupt(
+                f"{model} is not what was installed under that name", hint="Does anything else write to the engine?"
+            )
+        return manifest.digest
+
+    def create_merged(self, model: str, base_model: str, blob: str) -> str:
+        """Create a model from an uploaded GGUF with the base's system, parameters and licence; return its digest."""
+        base = self._show(base_model)
+        carried = {
+            "system": base.system,
+            "template": base.template,  # empty where the GGUF's own Jinja template rules: the merged file has it too
+            "parameters": dict(base.parameters),
+            "license": list(base.licenses),
+            "renderer": base.renderer,
+            "parser": base.parser,
+        }
+        body = {"model": model, "files": {"model.gguf": f"sha256:{blob}"}, "stream": False}
+        self._wire.json(
+            "POST", "/api/create", body | {key: value for key, value in carried.items() if value}, slow=True
+        )
+        digest = self.digest_of(model)
+        if digest is None:
+            raise Corrupt(f"the engine says that it created {model}, but does not list it", hint="Look at its log.")
+        return digest
+
+    # --- serving
+
+    def preload(self, model: str) -> None:
+        """Load a model and keep it."""
+        options = {"num_ctx": self._num_ctx} if self._num_ctx else None
+        with self._wire.told():
+            self._wire.patient.generate(model, "", keep_alive=-1, options=options)
+
+    def point(self, alias: str, model: str) -> None:
+        """Make the alias serve this model (copy), repeating where the copy window shows a broken alias.
+
+        Raises Rejected where there is no such model, Corrupt where the alias stays broken.
+        """
+        wanted = self.digest_of(model)
+        if wanted is None:
+            raise Rejected(f"the engine has no model {model}", hint="Was it deleted by hand?", status=404)
+        for _ in range(POINT_TRIES):
+            if self._copied(model, alias) and self.digest_of(alias) == wanted:
+                return
+            time.sleep(POINT_PAUSE)
+        raise Corrupt(f"{alias} does not serve {model} after {POINT_TRIES} copies", hint="Is the engine's disk full?")
+
+    def remove(self, model: str) -> None:
+        """Delete a name; a missing one is no error."""
+        self._wire.send("DELETE", "/api/delete", json={"model": model}, missing_ok=True)
+
+    # --- probing
+
+    def probe(self) -> Probe:
+        """Find out by trying what the server accepts; nothing that it tries is left behind."""
+        version = str(self._wire.json("GET", "/api/version").get("version", "unknown"))
+        if self.digest_of(self._base) is None:
+            raise Misconfigured(
+                f"the engine has no model {self._base}", hint="Create it, or name another in [engine] base_model."
+            )
+        return Probe(version, self._creates_adapters(), self._pulls_from_loopback())
+
+    def _creates_adapters(self) -> bool:
+        # A digest that nobody ever uploaded: a server that takes adapters looks for the file and does not find it.
+        body = {"model": PROBE, "from": self._base, "adapters": {"p.gguf": ZERO}, "stream": False}
+        try:
+            self._wire.json("POST", "/api/create", body)
+        except Rejected as refusal:
+            return "no such file" in refusal.message
+        self.remove(PROBE)
+        return False
+
+    def _pulls_from_loopback(self) -> bool:
+        """Pull the base under another name: only a manifest crosses, and it goes again at once."""
+        base = self._show(self._base)
+        try:
+            self._pull(PROBE, artefact.manifest(base, Blob(base.blob, self._own_size(self._base, base)), None))
+        except FleetError:
+            return False
+        finally:
+            self.remove(PROBE)
+        return True
+
+    # --- parts
+
+    def _pull(self, model: str, manifest: Manifest) -> None:
+        for content in manifest.blobs:
+            self._put(content)
+        tag = split_tag(model)[1]
+        with self._serve(f"/v2/{REPOSITORY}/manifests/{tag}", manifest.body, MANIFEST) as netloc:
+            long_name = f"{netloc}/{REPOSITORY}:{tag}"
+            try:
+                body = {"model": f"http://{long_name}", "insecure": True, "stream": False}
+                self._wire.json("POST", "/api/pull", body, slow=True)
+                self.point(model, long_name)
+            finally:
+                self.remove(long_name)
+
+    def _copied(self, source: str, destination: str) -> bool:
+        try:
+            with self._wire.told():
+                self._wire.client.copy(source, destination)
+            self._show(destination)
+        except (Transient, Corrupt):
+            return False
+        return True
+
+    def _put(self, content: bytes) -> None:
+        digest = artefact.sha256(content)
+        if not self._has(digest):
+            self._wire.send("POST", f"/api/blobs/sha256:{digest}", content=content)
+
+    def _has(self, digest: str) -> bool:
+        return self._wire.send("HEAD", f"/api/blobs/sha256:{digest}", missing_ok=True).status_code == 200
+
+    def _show(self, model: str) -> Shown:
+        return read_show(self._wire.json("POST", "/api/show", {"model": model}))
+
+    def _own_size(self, model: str, shown: Shown) -> int:
+        row = self._tag(model)
+        return artefact.own_size(shown, int(row["size"])) if row else 0
+
+    def _tag(self, model: str) -> dict[str, Any] | None:
+        rows = self._wire.json("GET", "/api/tags").get("models") or []
+        return next((row for row in rows if same_name(str(row.get("name", "")), model)), None)

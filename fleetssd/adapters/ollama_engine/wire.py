@@ -1,0 +1,113 @@
+"""Requests to an Ollama server, and its many ways to fail turned into four errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import ollama
+from pydantic import ValidationError
+
+from fleetssd.errors import Corrupt, FleetError, Misconfigured, Rejected, Transient
+
+SLOW = 900.0
+"""Seconds for what loads, copies or hashes gigabytes."""
+
+
+class Away(Transient):
+    """Nobody listens there: not busy, but gone."""
+
+
+class Wire:
+    """One server: the official client, and raw requests for the routes that it lacks."""
+
+    def __init__(self, url: str, timeout: float, transport: httpx.BaseTransport | None = None) -> None:
+        self.url = url
+        quick = httpx.Timeout(timeout, connect=5.0, pool=None)
+        slow = httpx.Timeout(max(SLOW, timeout), connect=5.0, pool=None)
+        self._raw = httpx.Client(base_url=url, timeout=quick, transport=transport)
+        self._slow = slow
+        self.client = ollama.Client(url, timeout=quick, transport=transport)
+        self.patient = ollama.Client(url, timeout=slow, transport=transport)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._raw.close()
+        self.client.close()  # type: ignore[no-untyped-call]
+        self.patient.close()  # type: ignore[no-untyped-call]
+
+    def json(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, slow: bool = False
+    ) -> dict[str, Any]:
+        """Send JSON and return the JSON object of the reply."""
+        response = self.send(method, path, slow=slow, json=body)
+        try:
+            table = response.json()
+        except ValueError:
+            table = None
+        if not isinstance(table, dict):
+            raise Corrupt(f"{self.url}{path} answered something that is no JSON object", hint=_NOT_OLLAMA)
+        return table
+
+    def send(
+        self, method: str, path: str, *, slow: bool = False, missing_ok: bool = False, **extra: Any
+    ) -> httpx.Response:
+        """Send a request and return its reply; a status of 400 and more is raised as one of our errors."""
+        with self.told():
+            if slow:
+                extra["timeout"] = self._slow
+            response = self._raw.request(method, path, **extra)
+        if response.status_code >= 400 and not (missing_ok and response.status_code == 404):
+            raise fault(response.status_code, _text(response))
+        return response
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Turn what the client or httpx raises inside into our errors."""
+        try:
+            yield
+        except ollama.ResponseError as error:
+            raise fault(error.status_code, error.error) from None
+        except (ConnectionError, httpx.ConnectError, httpx.ConnectTimeout):
+            raise Away(f"no engine answers at {self.url}", hint="Is Ollama running? `ollama serve`") from None
+        except httpx.TimeoutException as error:
+            raise Transient(f"the engine at {self.url} is too slow: {type(error).__name__}", hint=_SLOW_HINT) from None
+        except httpx.TransportError as error:
+            raise Transient(f"the engine at {self.url} hung up: {error}", hint="Its own log says why.") from None
+        except ValidationError:
+            raise Corrupt(
+                f"the engine at {self.url} answered in a shape that is not Ollama's", hint=_NOT_OLLAMA
+            ) from None
+
+
+def fault(status: int, text: str) -> FleetError:
+    """Name an error by what the caller does next. `status` is -1 for an error inside a stream."""
+    said = f"the engine said {status if status > 0 else 'in its stream'}: {text[:300] or 'nothing'}"
+    lower = text.lower()
+    if status in (408, 425, 429, 499, 502, 503, 504):
+        return Transient(said, hint="It is busy; the next try may go through.")
+    if "no space left" in lower or "disk quota" in lower:
+        return Misconfigured(said, hint="Make room on the engine's disk.")
+    if "digest mismatch" in lower:
+        return Corrupt(said, hint="The file changed while it was sent; build it again.")
+    if status in (401, 403):
+        return Misconfigured(
+            said, hint="Does [engine] url name the engine as it wants to be called (OLLAMA_HOST, OLLAMA_ORIGINS)?"
+        )
+    if lower.strip() in ("eof", "unexpected eof") and status in (-1, 500):
+        return Transient(said, hint="A name was read while it was written.")
+    return Rejected(said, hint="The engine's own log has the details.", status=status)
+
+
+def _text(response: httpx.Response) -> str:
+    try:
+        table = response.json()
+    except ValueError:
+        return response.text
+    return str(table.get("error", table)) if isinstance(table, dict) else str(table)
+
+
+_NOT_OLLAMA = "Does [engine] url point to an Ollama server, and to nothing in front of it?"
+_SLOW_HINT = "Raise [engine] timeout_seconds, or look at what else the machine does."

@@ -1,0 +1,122 @@
+"""What is built and served: names that carry a digest, the manifest as bytes, and the road into the engine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import date
+from typing import Protocol
+
+from fleetssd.checkpoints import Road
+from fleetssd.errors import Corrupt, Misconfigured
+from fleetssd.shown import ADAPTER, CONFIG, MODEL, Shown, config_bytes, own_layers
+
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DIGITS = 12
+"""Hex digits of the artefact's digest in a model's name: enough that two nights never meet."""
+
+
+class Probed(Protocol):
+    """What a load probe found out about an engine."""
+
+    @property
+    def pulls_from_loopback(self) -> bool:
+        """It takes a manifest from a registry of ours, and loads an adapter that came this way."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Something in the engine's blob store: sha256 (hex) and size in bytes."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest as the bytes that are served; `digest` (hex) is what the engine will call the model.
+
+    `blobs` are the small files that must be in the engine's store first: config, template, parameters.
+    """
+
+    body: bytes
+    blobs: tuple[bytes, ...]
+
+    @property
+    def digest(self) -> str:
+        """Sha256 (hex) over the very bytes."""
+        return sha256(self.body)
+
+
+def model_name(alias: str, digest: str, day: date) -> str:
+    """Return the immutable name of an artefact: `<alias without tag>:v<yyyymmdd>-<12 hex>`."""
+    return f"{split_tag(alias)[0]}:v{day:%Y%m%d}-{digest[:DIGITS]}"
+
+
+def split_tag(name: str) -> tuple[str, str]:
+    """Part an Ollama model name into (everything before the tag, tag); the tag is `latest` where none is written."""
+    head, slash, tail = name.rpartition("/")
+    base, _, tag = tail.partition(":")
+    return head + slash + base, tag or "latest"
+
+
+def same_name(one: str, other: str) -> bool:
+    """Say whether two names mean the same model: case does not matter, no tag means `latest`."""
+    return [part.lower() for part in split_tag(one)] == [part.lower() for part in split_tag(other)]
+
+
+def manifest(base: Shown, model: Blob, adapter: Blob | None) -> Manifest:
+    """Write the manifest of `base` with `model` as its GGUF (its own, a baked copy, a merged file) and an adapter.
+
+    Raises Corrupt where the base has an adapter of its own, for the two would be added.
+    """
+    if base.adapters:
+        raise Corrupt(
+            "the base has an adapter already: a second one would be added to it", hint="Use the pristine base."
+        )
+    config = config_bytes(base)
+    small = own_layers(base)
+    layers = [_layer(MODEL, model)]
+    layers += [_layer(kind, Blob(sha256(text), len(text))) for kind, text in small]
+    layers += [_layer(ADAPTER, adapter)] if adapter else []
+    table = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": _layer(CONFIG, Blob(sha256(config), len(config))),
+        "layers": layers,
+    }
+    return Manifest(json.dumps(table, separators=(",", ":")).encode(), (config, *(text for _, text in small)))
+
+
+def own_size(base: Shown, total: int) -> int:
+    """Return the size of the base's GGUF: what the server says the model takes, less its small layers (bytes)."""
+    return max(0, total - len(config_bytes(base)) - sum(len(text) for _, text in own_layers(base)))
+
+
+def choose_road(setting: str, probe: Probed) -> Road:
+    """Return how tonight's artefact gets into the engine.
+
+    `auto` takes the small adapter where the load probe went through, else the merged file, which every engine takes.
+    Raises Misconfigured where the settings insist on a road that the probe found closed.
+    """
+    if setting == "merged-create":
+        return "merged-create"
+    if probe.pulls_from_loopback:
+        return "adapter-registry"
+    if setting == "adapter-registry":
+        raise Misconfigured(
+            "this engine takes no adapter from a loopback registry",
+            hint='Set [engine] road = "auto", or registry_host to an address of ours that the engine can reach.',
+        )
+    return "merged-create"
+
+
+def sha256(data: bytes) -> str:
+    """Return the sha256 (hex) of some bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _layer(media_type: str, blob: Blob) -> dict[str, object]:
+    return {"mediaType": media_type, "digest": f"sha256:{blob.digest}", "size": blob.size}

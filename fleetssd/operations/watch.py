@@ -1,0 +1,105 @@
+"""The watch over a new checkpoint: ask the alias some held-out issues, compare, go back once or settle."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+from fleetssd.checkpoints import Answer, Night, Swap
+from fleetssd.config import Settings
+from fleetssd.operations.evaluate import as_problem, grade
+from fleetssd.operations.judge import CANDIDATE
+from fleetssd.operations.learn import seed_of
+from fleetssd.operations.swap import rollback, settle
+from fleetssd.ports import Engine, Prompt, Sandbox, Store
+from fleetssd.problems import Problem
+from fleetssd.recipe import NightPlan
+from fleetssd.rollout import GoBack, Limits, Reading, cooling, watch_verdict, watched
+
+
+def watch_once(store: Store, engine: Engine, sandbox: Sandbox, settings: Settings, now: datetime) -> Swap | None:
+    """Look once at the checkpoint under watch; return the line this wrote to the swap log, if any.
+
+    Probes are kept as answers of arm `watch <swap>`, so a restart forgets nothing. An engine that is away raises
+    Transient and counts as nothing seen.
+    """
+    flipped = watched(store.swaps())
+    night = store.night(flipped.night) if flipped is not None and flipped.night is not None else None
+    if flipped is None or flipped.at is None or night is None:
+        return None
+    span, arm = timedelta(minutes=settings.watch.minutes), f"watch {flipped.id}"
+    over = now - flipped.at >= span
+    if not over:
+        _Probe(store, engine, sandbox, settings, night, arm).ask()
+    expected = pass_rates(store.answers(night.number, CANDIDATE))
+    readings = as_readings(store.answers(night.number, arm), expected)
+    verdict = watch_verdict(readings, _limits(settings))
+    evidence = {"arm": arm, "readings": [asdict(reading) for reading in readings[-5:]]}
+    if isinstance(verdict, GoBack) and not cooling(store.swaps(), now, span):
+        only = flipped.to_digest
+        return rollback(
+            store, engine, settings, actor="watch", reason=verdict.reason, now=now, evidence=evidence, only_from=only
+        )
+    return settle(store, flipped, reason=verdict.reason, now=now, evidence=evidence) if over else None
+
+
+def as_readings(answers: Sequence[Answer], expected: Mapping[str, float]) -> list[Reading]:
+    """Fold watch answers into readings, oldest first; the answers of one look share their index."""
+    looks: dict[int, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        looks[answer.index].append(answer)
+    return [_reading(looks[index], expected) for index in sorted(looks)]
+
+
+def pass_rates(answers: Sequence[Answer]) -> dict[str, float]:
+    """Return each problem's share of right answers among those that were graded."""
+    graded: dict[str, list[bool]] = defaultdict(list)
+    for answer in answers:
+        if not answer.fault:
+            graded[answer.problem].append(answer.passed)
+    return {problem: sum(passed) / len(passed) for problem, passed in graded.items()}
+
+
+def _reading(look: Sequence[Answer], expected: Mapping[str, float]) -> Reading:
+    graded = [answer for answer in look if not answer.fault and answer.problem in expected]
+    rate = sum(expected[answer.problem] for answer in graded) / len(graded) if graded else None
+    errors = sum(answer.finish == "error" for answer in look)
+    return Reading(len(look), errors, len(graded), sum(answer.passed for answer in graded), rate)
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """Asks the alias itself, at the decode of production, with seeds and issues that no earlier look used."""
+
+    store: Store
+    engine: Engine
+    sandbox: Sandbox
+    settings: Settings
+    night: Night
+    arm: str
+
+    def ask(self) -> None:
+        plan, number = NightPlan.from_json(self.night.plan), self.night.number
+        look = max((answer.index for answer in self.store.answers(number, self.arm)), default=-1) + 1
+        problems = self._sample(plan.held_out, f"{self.arm}:{look}")
+        seeds = [seed_of(self.settings.evaluation.seed, self.arm, look, problem.id) for problem in problems]
+        prompts = [Prompt(problem.prompt, seed) for problem, seed in zip(problems, seeds, strict=True)]
+        answers = self.engine.complete(self.settings.engine.alias, prompts, plan.decode, lambda *_: None)
+        outcomes = grade(problems, answers, self.sandbox)
+        self.store.add_answers(
+            Answer(number, self.arm, p.id, look, s, a.text, a.finish, o.passed, o.fault, o.detail[:200])
+            for p, s, a, o in zip(problems, seeds, answers, outcomes, strict=True)
+        )
+
+    def _sample(self, held_out: Sequence[str], salt: str) -> list[Problem]:
+        drawn = sorted(held_out, key=lambda id_: hashlib.sha256(f"{salt}:{id_}".encode()).digest())
+        records = self.store.records_by_id(drawn[: self.settings.watch.probes])
+        return [as_problem(record, self.settings.evaluation) for record in records]
+
+
+def _limits(settings: Settings) -> Limits:
+    watch = settings.watch
+    return Limits(watch.min_calls, watch.max_drop, watch.max_error_rate)
