@@ -15,6 +15,7 @@ from fleetssd.serving import WatchWindow, last_move, pending, rollback_target, s
 
 __all__ = [
     "RecordCounts",
+    "Report",
     "Served",
     "Status",
     "build_status",
@@ -69,6 +70,15 @@ class Status:
     cursor: datetime | None
     watch: WatchWindow
     next: NextTimes
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A status with every night and every swap, as lines that JSON knows."""
+
+    status: Status
+    nights: list[dict[str, Any]]
+    swaps: list[dict[str, Any]]
 
 
 def build_status(

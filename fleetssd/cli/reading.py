@@ -1,0 +1,84 @@
+"""What the reading verbs share: the report, and how a cell, a number and a table look."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+from rich.table import Table
+
+from fleetssd.adapters.clock import SteeredClock, SystemClock
+from fleetssd.adapters.store import SqlStore
+from fleetssd.cli.app import out, settings
+from fleetssd.operations.report import read_report
+from fleetssd.status import Report
+
+COLOURS = {
+    "promote": "green", "flip": "green", "settle": "green", "ok": "green",
+    "keep": "yellow", "running": "yellow", "refused": "yellow",
+    "reject": "red", "invalid": "red", "failed": "red", "rollback": "red",
+}  # fmt: skip
+
+
+def report(context: typer.Context) -> Report:
+    """Read how things stand now. Raises Misconfigured where the settings or the database do not hold."""
+    given = settings(context)
+    offset = given.schedule.clock_offset_file
+    clock = SteeredClock(offset) if offset else SystemClock()
+    store = SqlStore.open(given.database)
+    try:
+        return read_report(given, store, clock.now())
+    finally:
+        store.close()
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def table(title: str, *columns: str, numeric: tuple[str, ...] = ()) -> Table:
+    """Return an empty table; numeric columns are flush right, long words fold."""
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in numeric else "left", no_wrap=column in numeric)
+    return made
+
+
+def tag(word: str) -> str:
+    """Return a word in its colour."""
+    colour = COLOURS.get(word, "default")
+    return f"[{colour}]{word}[/]"
+
+
+def short(digest: str | None) -> str:
+    """Return the first twelve digits of a digest."""
+    return digest[:12] if digest else "-"
+
+
+def moment(text: str | None) -> str:
+    """Return an ISO moment to the minute."""
+    return text[:16].replace("T", " ") if text else "-"
+
+
+def percent(interval: dict[str, float] | None) -> str:
+    """Return a share with its interval in percent."""
+    if not interval:
+        return "-"
+    return f"{100 * interval['point']:.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
+
+
+def points(interval: dict[str, float] | None) -> str:
+    """Return a difference with its interval in percentage points."""
+    if not interval:
+        return "-"
+    return f"{100 * interval['point']:+.1f} [{100 * interval['low']:+.1f}, {100 * interval['high']:+.1f}] pp"
+
+
+def show(*blocks: object) -> None:
+    """Print blocks with a blank line between them."""
+    for number, block in enumerate(blocks):
+        if number:
+            out.print()
+        out.print(block, highlight=False)
