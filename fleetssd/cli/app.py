@@ -62,14 +62,12 @@ def main(argv: list[str] | None = None) -> None:
     from fleetssd.cli import config, demo, ingest, nights, serving  # noqa: F401, PLC0415
 
     try:
-        app(args=argv, standalone_mode=False)
+        code = app(args=argv, standalone_mode=False)
     except FleetError as error:
         err.print(f"[bold red]error:[/] {error.message}", highlight=False, soft_wrap=True)
         if error.hint:
             err.print(f"[yellow]hint:[/] {error.hint}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
@@ -80,3 +78,6 @@ def main(argv: list[str] | None = None) -> None:
             usage.show()
             sys.exit(usage.exit_code)
         raise
+    # Outside its standalone mode click returns the code of `typer.Exit` instead of leaving.
+    if isinstance(code, int) and code:
+        sys.exit(code)

@@ -9,13 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from fleetssd.cli.app import app
-from fleetssd.cli.reading import moment, percent, points, print_json, report, short, show, table, tag
+from fleetssd.cli.reading import moment, pairs, percent, points, print_json, report, short, show, table, tag
 from fleetssd.errors import Rejected
 from fleetssd.status import Served, Status, to_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
-nights_app = typer.Typer(help="What every night did and decided.", rich_markup_mode="rich")
+nights_app = typer.Typer(rich_markup_mode="rich")
 app.add_typer(nights_app, name="nights")
 _ARMS = ("incumbent", "base", "tuned base", "candidate")
 
@@ -68,7 +68,7 @@ def show_night(
 
 
 def _summary(now: Status) -> Table:
-    grid = Table.grid(padding=(0, 2))
+    grid = pairs()
     records = now.records
     rows = {
         "serving": _name(now.served) if now.served else "nothing known yet",
@@ -109,26 +109,17 @@ def _last_swap(line: dict[str, Any] | None) -> str:
 
 
 def _list(lines: list[dict[str, Any]]) -> Table:
-    numeric = ("night", "records", *_ARMS)
-    made = table(
-        "pass@1 in percent, with 95 % intervals",
-        "night",
-        "arm",
-        "verdict",
-        "records",
-        *_ARMS,
-        "reason",
-        numeric=numeric,
-    )
+    numeric = ("night", "rows", *_ARMS, "gain")
+    made = table("pass@1, percent", "night", "arm", "verdict", "rows", *_ARMS, "gain", numeric=numeric)
     for line in lines:
-        scores = [percent(line["pass_1"].get(arm)) for arm in _ARMS]
-        verdict = tag(line["verdict"] or line["state"])
-        made.add_row(str(line["number"]), line["arm"], verdict, str(line["records"]), *scores, escape(line["reason"]))
+        scores = [percent(line["pass_1"].get(arm), bare=True) for arm in _ARMS]
+        verdict, gain = tag(line["verdict"] or line["state"]), points(line["lift"]).removesuffix(" pp")
+        made.add_row(str(line["number"]), line["arm"], verdict, str(line["records"]), *scores, gain)
     return made
 
 
 def _head(line: dict[str, Any]) -> Table:
-    grid = Table.grid(padding=(0, 2))
+    grid = pairs()
     rows = {
         "night": f"[bold]{line['number']}[/] ({line['arm']})",
         "verdict": f"{tag(line['verdict'] or line['state'])} {escape(line['reason'])}",

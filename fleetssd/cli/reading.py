@@ -40,10 +40,19 @@ def print_json(value: Any) -> None:
 
 def table(title: str, *columns: str, numeric: tuple[str, ...] = ()) -> Table:
     """Return an empty table; numeric columns are flush right, long words fold."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None)
+    made.pad_edge, made.collapse_padding = False, True
     for column in columns:
         made.add_column(column, justify="right" if column in numeric else "left", no_wrap=column in numeric)
     return made
+
+
+def pairs() -> Table:
+    """Return an empty grid of names and values; long values fold."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    return grid
 
 
 def tag(word: str) -> str:
@@ -62,10 +71,12 @@ def moment(text: str | None) -> str:
     return text[:16].replace("T", " ") if text else "-"
 
 
-def percent(interval: dict[str, float] | None) -> str:
-    """Return a share with its interval in percent."""
+def percent(interval: dict[str, float] | None, *, bare: bool = False) -> str:
+    """Return a share in percent, with its interval where it is not to be bare."""
     if not interval:
         return "-"
+    if bare:
+        return f"{100 * interval['point']:.1f}"
     return f"{100 * interval['point']:.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
 
 
