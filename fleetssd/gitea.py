@@ -1,9 +1,14 @@
-"""The forge without I/O: payloads in, values out."""
+"""The forge without I/O: requests as values, payloads in, values out."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+API = "/api/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +40,31 @@ class IssueText:
     number: int
     title: str
     body: str
+    repository_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PullRow:
+    """A closed pull request as an issue list shows it: who wrote it and whether it merged, but no commits."""
+
+    key: PullKey
+    repository: str
+    title: str
+    body: str
+    author: str
+    merged: bool
+    labels: tuple[str, ...]
+    closed_at: datetime | None
+    updated_at: str
 
 
 @dataclass(frozen=True, slots=True)
 class MergedPull:
-    """The detail of a closed pull request, as far as we need it; `merged` is the only truth for merged."""
+    """The detail of a closed pull request, as far as we need it; `merged` is the only truth for merged.
+
+    `autodetects` tells whether the repository takes merges that it only found in git for merges; None where the
+    server does not say.
+    """
 
     key: PullKey
     repository: str
@@ -54,3 +79,174 @@ class MergedPull:
     labels: tuple[str, ...]
     closed_at: datetime | None
     updated_at: str
+    comments: int = 0
+    autodetects: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Every row of one window, each once. `at` is the server's clock before the first page; None where it told none.
+
+    `complete` is False where rows kept moving between the pages: take what is there, and look again later.
+    """
+
+    rows: tuple[PullRow, ...]
+    at: datetime | None
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A GET of the forge's API: a path below its root and a query."""
+
+    path: str
+    query: tuple[tuple[str, str], ...] = ()
+
+
+def search_request(since: datetime | None, page: int, limit: int) -> Request:
+    """Ask for closed pull requests of the whole instance updated at or after `since`; page counts from 1.
+
+    `page` and `limit` always go together: alone, some servers ignore them.
+    """
+    window = (("since", stamp(since)),) if since else ()
+    fixed = (("type", "pulls"), ("state", "closed"), *window, ("limit", str(limit)), ("page", str(page)))
+    return Request(f"{API}/repos/issues/search", fixed)
+
+
+def pull_request(repository: str, number: int) -> Request:
+    """Ask for the detail of a pull request."""
+    return Request(f"{API}/repos/{_path(repository)}/pulls/{number}")
+
+
+def issue_request(repository: str, number: int) -> Request:
+    """Ask for an issue."""
+    return Request(f"{API}/repos/{_path(repository)}/issues/{number}")
+
+
+def timeline_request(repository: str, number: int) -> Request:
+    """Ask for a whole timeline: without `page`, since pages are cut before hidden rows are taken out."""
+    return Request(f"{API}/repos/{_path(repository)}/issues/{number}/timeline")
+
+
+def next_page(page: int, on_page: int, so_far: int, total: int | None) -> int | None:
+    """Return the page to ask for next, or None at the end.
+
+    A short page is not the end (the server caps `limit` in silence); an empty one is, and so is the announced total.
+    """
+    if on_page == 0 or (total is not None and so_far >= total):
+        return None
+    return page + 1
+
+
+def window_start(cursor: datetime | None, overlap_seconds: float) -> datetime | None:
+    """Return where the next window starts: rows may appear a little after their own `updated_at`."""
+    return None if cursor is None else cursor - timedelta(seconds=overlap_seconds)
+
+
+def unseen(rows: Iterable[PullRow], seen: Mapping[PullKey, str]) -> list[PullRow]:
+    """Return the rows that are new or have moved since they were last read, each once."""
+    latest = {row.key: row for row in rows}
+    return [row for row in latest.values() if seen.get(row.key) != row.updated_at]
+
+
+def stamp(moment: datetime) -> str:
+    """Write a moment as the API takes it: whole seconds, UTC, `Z` (a literal plus would be read as a space)."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment(text: Any) -> datetime | None:
+    """Read a time in any zone as UTC; null and the two ways to write `never` are None."""
+    if not isinstance(text, str) or not text:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if found.tzinfo is None or found.year <= 1:  # year 1 in a zone east of Greenwich has no UTC form
+        return None
+    found = found.astimezone(UTC)
+    return None if found.year <= 1970 else found
+
+
+def items(value: Any) -> list[dict[str, Any]]:
+    """Return the objects of an array; null arrays and null items are nothing."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def parse_row(row: Mapping[str, Any], instance: str) -> PullRow | None:
+    """Read a row of an issue list; None where it is no pull request or names no repository."""
+    merge, place = row.get("pull_request"), row.get("repository")
+    if not isinstance(merge, dict) or not isinstance(place, dict):
+        return None
+    return PullRow(
+        key=PullKey(instance, int(place["id"]), int(row["number"])),
+        repository=str(place["full_name"]),
+        title=_text(row.get("title")),
+        body=_text(row.get("body")),
+        author=login(row.get("user")),
+        merged=merge.get("merged") is True,
+        labels=_labels(row),
+        closed_at=moment(row.get("closed_at")),
+        updated_at=_text(row.get("updated_at")),
+    )
+
+
+def parse_pull(detail: Mapping[str, Any], instance: str) -> MergedPull:
+    """Read a pull request's detail. Raises KeyError or TypeError where it is no such object."""
+    place = detail["base"]["repo"]
+    name, detects = str(place["full_name"]), place.get("autodetect_manual_merge")
+    return MergedPull(
+        key=PullKey(instance, int(place["id"]), int(detail["number"])),
+        repository=name,
+        # Built from the configured root: an address in the answer may name another host, where no token may go.
+        clone_url=f"{instance.rstrip('/')}/{_path(name)}.git",
+        title=_text(detail.get("title")),
+        body=_text(detail.get("body")),
+        author=login(detail.get("user")),
+        merger=login(detail.get("merged_by")),
+        merged=detail.get("merged") is True,
+        merge_commit=_text(detail.get("merge_commit_sha")),
+        merge_base=_text(detail.get("merge_base")),
+        labels=_labels(detail),
+        closed_at=moment(detail.get("closed_at")),
+        updated_at=_text(detail.get("updated_at")),
+        comments=int(detail.get("comments") or 0),
+        autodetects=detects if isinstance(detects, bool) else None,
+    )
+
+
+def parse_issue(row: Mapping[str, Any], repository: str) -> IssueText | None:
+    """Read an issue; None where it is a pull request."""
+    if row.get("pull_request") is not None:
+        return None
+    place = row.get("repository") or {}
+    return IssueText(
+        repository=str(place.get("full_name") or repository),
+        number=int(row["number"]),
+        title=_text(row.get("title")),
+        body=_text(row.get("body")),
+        repository_id=int(place.get("id") or 0),
+    )
+
+
+def login(user: Any) -> str:
+    """Return an account's name, empty where there is none; a deleted account is `Ghost`."""
+    return _text(user.get("login") or user.get("username")) if isinstance(user, dict) else ""
+
+
+def same_host(root: str, url: str) -> bool:
+    """Tell whether a redirect stays with the server that the token is meant for; a relative one does."""
+    there, here = urlsplit(url), urlsplit(root)
+    return not there.netloc or (there.scheme, there.netloc) == (here.scheme, here.netloc)
+
+
+def _labels(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_text(label.get("name")) for label in items(row.get("labels"))))
+
+
+def _path(repository: str) -> str:
+    return quote(repository, safe="/-_.~")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

@@ -17,9 +17,9 @@ from fleetssd.checkpoints import (
     Swap,
     VerdictRow,
 )
-from fleetssd.gitea import Delivery, IssueText, MergedPull, PullKey
+from fleetssd.gitea import Delivery, IssueText, MergedPull, PullKey, Sweep
 from fleetssd.recipe import Sampling
-from fleetssd.records import Record
+from fleetssd.records import PullDiff, Record
 from fleetssd.training import TrainPlan, TrainResult
 
 Progress = Callable[[int, int, str], None]
@@ -164,12 +164,8 @@ class Store(Protocol):
 class Forge(Protocol):
     """A Gitea-compatible forge, read only."""
 
-    def server_time(self) -> datetime:
-        """Return the forge's clock (its Date header), UTC."""
-        ...
-
-    def merged_since(self, since: datetime | None, until: datetime) -> list[dict[str, Any]]:
-        """Return the raw issue rows of closed pull requests updated in the window, each once."""
+    def sweep(self, since: datetime | None) -> Sweep:
+        """Return every closed pull request updated at or after `since`, each once; None means all there are."""
         ...
 
     def pull(self, repository: str, number: int) -> MergedPull | None:
@@ -183,17 +179,6 @@ class Forge(Protocol):
     def timeline(self, repository: str, number: int) -> list[dict[str, Any]]:
         """Return the raw timeline rows of an issue or pull request."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class PullDiff:
-    """A pull request's own change, from git. `files` are (path, content at head) of its text files."""
-
-    base_commit: str
-    head_commit: str
-    diff: bytes
-    changed_paths: tuple[str, ...]
-    files: tuple[tuple[str, str], ...]
 
 
 class Mirror(Protocol):
