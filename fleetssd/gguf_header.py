@@ -106,7 +106,8 @@ class _Cursor:
         kind, length = self.number("<I"), self.number("<Q")
         if kind == _STRING:
             for _ in range(length):
-                self.at += self.number("<Q")
+                width = self.number("<Q")
+                self.at += width
         else:
             self.at += length * struct.calcsize(_layout(kind))
         return (length,)

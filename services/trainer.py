@@ -58,10 +58,7 @@ def _train(arguments: argparse.Namespace) -> None:
         _expect("base", plan.base_digest, _weights_digest(base))
         from fleetssd.adapters import trl_backend  # noqa: PLC0415  its first call loads torch
 
-        def step(done: int, total: int, loss: float) -> None:
-            _say(event="step", step=done, steps=total, loss=loss)
-
-        result = trl_backend.train(plan, rows, base=base, out=job, on_step=step, stopped=stopped)
+        result = trl_backend.train(plan, rows, base=base, out=job, on_step=_say_step, stopped=stopped)
         _write_last(job / "result.json", result.to_json())
     _say(event="done", adapter=result.adapter_digest, steps=result.steps, seconds=result.seconds)
 
@@ -69,9 +66,8 @@ def _train(arguments: argparse.Namespace) -> None:
 def _base(arguments: argparse.Namespace) -> None:
     from fleetssd.toy import model  # noqa: PLC0415  loads torch
 
-    model.build_base(arguments.out, arguments.seed, lambda done, total, what: _say(
-        event="step", step=done, steps=total, what=what))  # fmt: skip
-    _say(event="done", out=str(arguments.out))
+    base = model.build_base(arguments.out, arguments.seed, _say_step)
+    _say(event="done", out=str(base.hf))
 
 
 def _stop_on_sigterm() -> Callable[[], bool]:
@@ -123,6 +119,10 @@ def _write_last(path: Path, table: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
+
+
+def _say_step(step: int, steps: int, loss: float) -> None:
+    _say(event="step", step=step, steps=steps, loss=loss)
 
 
 def _say(**event: Any) -> None:

@@ -14,13 +14,13 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fleetssd.errors import Corrupt, Misconfigured, Rejected, Transient
-from fleetssd.training import Row, TrainPlan, TrainResult, accumulation, steps
+from fleetssd.training import Row, TrainPlan, TrainResult, accumulation, batch_order, steps
 
 Step = Callable[[int, int, float], None]
 """Called after every optimiser step with (step, steps, loss)."""
@@ -64,7 +64,7 @@ def train(
             hint="Raise recipe.max_length or look at the records.",
         )
     total = steps(len(encoded.rows), plan.lora)
-    trainer = trl.SFTTrainer(
+    trainer = _trainer_class(trl, torch, plan, encoded)(
         model=model,
         args=trl.SFTConfig(**_arguments(plan, total, out / "checkpoints")),
         processing_class=tokenizer,
@@ -171,6 +171,7 @@ def _arguments(plan: TrainPlan, total: int, checkpoints: Path) -> dict[str, Any]
         "warmup_steps": lora.warmup_steps,
         "weight_decay": 0.0,
         "optim": "adamw_torch",
+        "adam_beta2": 0.95,  # .999 would average the squares over more steps than a night has
         "max_length": lora.max_length,
         "packing": False,
         "use_cpu": True,
@@ -186,6 +187,29 @@ def _arguments(plan: TrainPlan, total: int, checkpoints: Path) -> dict[str, Any]
         "save_steps": SAVE_STEPS,
         "save_total_limit": 2,  # the older one goes before the newer one is marked whole
     }
+
+
+def _trainer_class(trl: Any, torch: Any, plan: TrainPlan, encoded: Encoded) -> Any:
+    """Build TRL's trainer with our order of rows; accelerate tells the sampler the epoch, after a resume too."""
+    lengths = [len(row["input_ids"]) for row in encoded.rows]
+
+    class Order(torch.utils.data.Sampler):  # type: ignore[misc]
+        epoch = 0
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epoch = epoch
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(batch_order(lengths, plan.lora.batch, plan.seed, self.epoch))
+
+        def __len__(self) -> int:
+            return len(lengths)
+
+    class Trainer(trl.SFTTrainer):  # type: ignore[misc]
+        def _get_train_sampler(self, train_dataset: Any = None) -> Order:
+            return Order()
+
+    return Trainer
 
 
 def _lora_config(peft: Any, plan: TrainPlan) -> Any:

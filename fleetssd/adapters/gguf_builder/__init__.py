@@ -1,0 +1,35 @@
+"""Builds what an engine serves, with the gguf package and numpy: a GGUF LoRA, a merged GGUF, a base with τ baked in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fleetssd.adapters.gguf_builder.lora_file import write_lora
+from fleetssd.adapters.gguf_builder.patches import bake, merge, patched_copy
+from fleetssd.adapters.gguf_builder.source import read_adapter, read_base
+
+
+class GgufBuilder:
+    """Implements `ports.Builder`. The same input gives the same bytes; a file appears whole or not at all."""
+
+    def adapter(self, adapter: Path, base_gguf: Path, out: Path) -> str:
+        """Write the GGUF LoRA (F32) and return its sha256 (hex).
+
+        Raises Corrupt where the adapter's matrices do not fit the base, Misconfigured where no GGUF LoRA can say it.
+        """
+        return write_lora(read_adapter(adapter), read_base(base_gguf), out)
+
+    def merged(self, adapter: Path, base_gguf: Path, out: Path, tau: float) -> str:
+        """Write the merged GGUF, with τ baked in where it is not 1, and return its sha256 (hex).
+
+        Keys, layout and every tensor that is not adapted stay as the base has them, byte for byte. Raises as `adapter`
+        does, and Misconfigured where a target's type cannot be written or τ cannot be baked.
+        """
+        base = read_base(base_gguf)
+        baked = bake(base, tau) if tau != 1.0 else ()
+        return patched_copy(base, out, [*merge(read_adapter(adapter), base), *baked])
+
+    def baked(self, base_gguf: Path, out: Path, tau: float) -> str:
+        """Write a copy of the base with τ baked in and return its sha256 (hex). Raises Misconfigured."""
+        base = read_base(base_gguf)
+        return patched_copy(base, out, bake(base, tau))
