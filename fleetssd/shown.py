@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -41,7 +42,7 @@ class Shown:
 
 def read_show(body: Mapping[str, Any]) -> Shown:
     """Read the reply of POST /api/show. Raises Corrupt where it names no GGUF."""
-    lines = str(body.get("modelfile", "")).splitlines()
+    lines = list(itertools.takewhile(_before_texts, str(body.get("modelfile", "")).splitlines()))
     models = _digests(lines, "FROM ")
     if len(models) != 1:
         raise Corrupt(f"show names {len(models)} model files, not one", hint="Only GGUF models can be fine-tuned.")
@@ -50,7 +51,8 @@ def read_show(body: Mapping[str, Any]) -> Shown:
     return Shown(
         blob=models[0],
         adapters=_digests(lines, "ADAPTER "),
-        template="" if "{%" in template else template,  # Go templates never hold `{%`; Jinja comes from the GGUF
+        # Go templates never hold `{%`: that is the GGUF's own. The other one is shown where there is none at all.
+        template="" if "{%" in template or template == "{{ .Prompt }}" else template,
         system=str(body.get("system") or ""),
         parameters=read_parameters(str(body.get("parameters") or "")),
         licenses=(license_,) if isinstance(license_, str) else tuple(license_),
@@ -101,6 +103,11 @@ def go_json(value: Any) -> bytes:
     for char in "<>&\u2028\u2029":
         text = text.replace(char, f"\\u{ord(char):04x}")
     return (text + "\n").encode()
+
+
+def _before_texts(line: str) -> bool:
+    """Say whether a Modelfile's head goes on: from its first free text on, a line may look like anything."""
+    return not line.startswith(("TEMPLATE ", "SYSTEM ", "PARAMETER ", "LICENSE ", "MESSAGE "))
 
 
 def _digests(lines: list[str], keyword: str) -> tuple[str, ...]:
