@@ -1,0 +1,23 @@
+"""What differs between the Ollama versions that this server can stand in for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One version's behaviour at create. Models that have an adapter already are served by every profile."""
+
+    name: str
+    version: str
+    creates_adapters: bool
+    rewrites_files: bool
+
+
+PROFILES = {
+    # A build from source answers 0.0.0; the recordings that this profile is held to come from one.
+    "0.32": Profile("0.32", "0.0.0", creates_adapters=True, rewrites_files=True),
+    "0.34.1": Profile("0.34.1", "0.34.1", creates_adapters=False, rewrites_files=False),
+}
+DEFAULT_PROFILE = "0.34.1"
