@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from fleetssd.adapters.store import SqlStore
+from fleetssd import wiring
 from fleetssd.cli.app import app, config_path, out, settings
 from fleetssd.cli.reading import print_json
 from fleetssd.config import Settings
@@ -52,7 +52,7 @@ def check(
 def _checks(given: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
     yield "data_dir can be written", lambda: _writable(given.data_dir)
     yield f"data_dir has {FREE_GB:g} GB free", lambda: _free(given.data_dir)
-    yield "database opens", lambda: SqlStore.open(given.database).close()
+    yield "database opens", lambda: wiring.open_store(given).close()
     yield "forge.token_file holds a token", lambda: _secret(given.forge.token_file, "forge.token_file")
     hook = given.forge.webhook_secret_file
     if hook is not None:
@@ -82,7 +82,7 @@ def _line(name: str, error: FleetError | None) -> None:
 
 def _writable(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise Misconfigured(f"cannot make {folder}: {error.strerror}", hint="Set data_dir to another folder.") from None
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -8,8 +8,7 @@ from typing import Any
 import typer
 from rich.table import Table
 
-from fleetssd.adapters.clock import SteeredClock, SystemClock
-from fleetssd.adapters.store import SqlStore
+from fleetssd import wiring
 from fleetssd.cli.app import out, settings
 from fleetssd.operations.report import read_report
 from fleetssd.status import Report
@@ -24,11 +23,9 @@ COLOURS = {
 def report(context: typer.Context) -> Report:
     """Read how things stand now. Raises Misconfigured where the settings or the database do not hold."""
     given = settings(context)
-    offset = given.schedule.clock_offset_file
-    clock = SteeredClock(offset) if offset else SystemClock()
-    store = SqlStore.open(given.database)
+    store = wiring.open_store(given)
     try:
-        return read_report(given, store, clock.now())
+        return read_report(given, store, wiring.open_clock(given).now())
     finally:
         store.close()
 

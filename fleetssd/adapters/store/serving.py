@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -39,25 +39,16 @@ class Serving(Database):
     def begin_swap(self, swap: Swap, now: datetime) -> Swap:
         """Write the intent of a swap and return it with its id.
 
-        Where the very same intent is on file and unproven, that one is returned: a restart adds no second line.
+        Where the log ends with the very same intent, unproven, that line is returned: a restart adds no second one.
         """
         table = tables.Swaps
-        intent = replace(swap, at=now, done=False)
         with self.writing() as session:
-            query = select(table).where(
-                table.kind == swap.kind,
-                table.actor == swap.actor,
-                table.from_digest == swap.from_digest,
-                table.to_digest == swap.to_digest,
-                table.to_model == swap.to_model,
-                col(table.night).is_not_distinct_from(swap.night),
-                col(table.done).is_(False),
-            )
-            row = session.exec(query).first()
-            if row is None:
-                row = tables.Swaps(**{**asdict(intent), "id": None})
-                session.add(row)
-                session.flush()
+            last = session.exec(select(table).order_by(col(table.id).desc()).limit(1)).first()
+            if last is not None and not last.done and _intent(_swap(last)) == _intent(swap):
+                return _swap(last)
+            row = table(**{**asdict(swap), "id": None, "at": now, "done": False})
+            session.add(row)
+            session.flush()
             return _swap(row)
 
     def finish_swap(self, swap_id: int, now: datetime, evidence: Mapping[str, Any]) -> None:
@@ -77,3 +68,7 @@ class Serving(Database):
 
 def _swap(row: tables.Swaps) -> Swap:
     return Swap(**row.model_dump(exclude={"proven_at"}))
+
+
+def _intent(swap: Swap) -> tuple[object, ...]:
+    return (swap.kind, swap.actor, swap.from_digest, swap.to_digest, swap.to_model, swap.night)
