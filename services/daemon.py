@@ -1,4 +1,4 @@
-"""The daemon: polls, takes webhooks, keeps the clock, flips at dawn, watches; it never trains and never imports torch."""
+"""The daemon: polls, takes webhooks, keeps the clock, flips at dawn and watches; it never imports torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -19,10 +19,11 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from fleetssd import wiring
 from fleetssd.config import Settings, load
-from fleetssd.errors import FleetError, Transient
+from fleetssd.errors import FleetError
 from fleetssd.operations import ingest, swap, watch
+from fleetssd.rollout import watched
 from fleetssd.schedule import dawn_due, night_due
-from fleetssd.status import pending, served
+from fleetssd.serving import pending
 
 log = structlog.get_logger()
 
@@ -78,9 +79,7 @@ class Daemon:
 
     def _poll(self) -> None:
         p = self.parts
-        summary = ingest.poll_once(
-            self.settings, p.forge, p.mirror, p.store, p.secrets, p.clock.now(), lambda *_: None
-        )
+        summary = ingest.poll_once(self.settings, p.forge, p.mirror, p.store, p.secrets, p.clock.now(), lambda *_: None)
         log.info("polled", **summary.as_dict())
 
     def _recover(self) -> None:
@@ -122,8 +121,13 @@ class Daemon:
 
     def _watch(self) -> None:
         p = self.parts
-        if served(p.store.swaps(), p.store.checkpoints()) is not None:
-            watch.watch_once(p.store, p.engine, p.sandbox, self.settings, p.clock.now())
+        if watched(p.store.swaps()) is not None:
+            watch.watch_once(p.store, p.engine, p.sandbox(), self.settings, p.clock.now())
+
+
+def _now() -> datetime:
+    """Return the machine's time, which is what APScheduler waits by; what is due is asked of the fleet's clock."""
+    return datetime.now(UTC)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

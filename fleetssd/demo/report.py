@@ -8,11 +8,13 @@ from typing import Any
 
 import jinja2
 
+from fleetssd.demo.summary import percent
+
 
 def render(told: dict[str, Any]) -> str:
     """Return the page for a `summary`; it opens without a network, light and dark."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["percent"] = _percent
+    environment.filters["percent"] = lambda interval, signed=False: percent(interval, signed=signed)
     source = files("fleetssd.demo").joinpath("report.html").read_text(encoding="utf-8")
     judged = [night for night in told["nights"] if night["verdict"]]
     return environment.from_string(source).render(told=told, nights=judged, plot=plot(judged))
@@ -23,9 +25,9 @@ def plot(nights: list[dict[str, Any]]) -> str:
     import matplotlib as mpl  # noqa: PLC0415  slow to import, and only the report needs it
 
     mpl.use("svg")
-    from matplotlib import pyplot  # noqa: PLC0415
+    from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    figure, axes = pyplot.subplots(figsize=(7.2, 3.6))
+    figure, axes = plt.subplots(figsize=(7.2, 3.6))
     colours = {"incumbent": "#888888", "base": "#4c78a8", "tuned_base": "#f2a93b", "candidate": "#2a9d5c"}
     for shift, (arm, colour) in enumerate(colours.items()):
         scores = [night["arms"][arm]["pass@1"] for night in nights]
@@ -39,11 +41,6 @@ def plot(nights: list[dict[str, Any]]) -> str:
     axes.grid(axis="y", alpha=0.3)
     page = io.StringIO()
     figure.savefig(page, format="svg", bbox_inches="tight", metadata={"Date": None})
-    pyplot.close(figure)
+    plt.close(figure)
     text = page.getvalue()
     return text[text.index("<svg") :]
-
-
-def _percent(interval: dict[str, float], signed: bool = False) -> str:  # noqa: FBT001, FBT002  a Jinja filter's flag
-    sign = "+" if signed else ""
-    return f"{100 * interval['point']:{sign}.1f} [{100 * interval['low']:{sign}.1f}, {100 * interval['high']:{sign}.1f}]"

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fleetssd.checkpoints import Night, Swap
-from fleetssd.demo.summary import Check, night_summary
+from fleetssd.demo.summary import Check, night_summary, percent
 
 COLOURS = {"promote": "green", "keep": "yellow", "reject": "red", "invalid": "magenta"}
 
@@ -20,7 +20,7 @@ def show_night(console: Console, night: Night) -> None:
     if told["verdict"] is None:
         console.print(f"[red]night {night.number} failed:[/] {told['reason']}")
         return
-    results = {row.stage: row.result for row in night.stages}
+    results: dict[str, dict[str, Any]] = {row.stage: row.result for row in night.stages}
     console.print(_learning(night, results))
     console.print(_arms(told))
     console.print(_split(told))
@@ -37,9 +37,7 @@ def show_swaps(console: Console, swaps: Sequence[Swap]) -> None:
     for swap in swaps:
         state = swap.kind if swap.done else f"{swap.kind} (open)"
         night = "" if swap.night is None else str(swap.night)
-        table.add_row(
-            str(swap.id), state, swap.actor, swap.from_digest[:12], swap.to_digest[:12], night, swap.reason
-        )
+        table.add_row(str(swap.id), state, swap.actor, swap.from_digest[:12], swap.to_digest[:12], night, swap.reason)
     console.print(table)
 
 
@@ -52,12 +50,6 @@ def show_checks(console: Console, checks: Sequence[Check]) -> None:
     for check in checks:
         table.add_row("[green]yes[/]" if check.ok else "[bold red]NO[/]", check.name, check.seen)
     console.print(table)
-
-
-def percent(interval: dict[str, float], *, signed: bool = False) -> str:
-    """Render a share with its interval in percent."""
-    sign = "+" if signed else ""
-    return f"{100 * interval['point']:{sign}.1f} [{100 * interval['low']:{sign}.1f}, {100 * interval['high']:{sign}.1f}]"
 
 
 def _learning(night: Night, results: dict[str, dict[str, Any]]) -> Table:
@@ -87,7 +79,8 @@ def _arms(told: dict[str, Any]) -> Table:
         decode = f"T = {told['tuned_temperature']:g}" if name == "tuned_base" else "production"
         table.add_row(name.replace("_", " "), decode, percent(scores["pass@1"]), percent(scores[f"pass@{k}"]))
     table.add_section()
-    table.add_row("lift", "candidate - incumbent", percent(told["lift"], signed=True), percent(told[f"lift_pass@{k}"], signed=True))
+    lifts = (percent(told[name], signed=True) for name in ("lift", f"lift_pass@{k}"))
+    table.add_row("lift", "candidate - incumbent", *lifts)
     return table
 
 

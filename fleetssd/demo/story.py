@@ -45,14 +45,22 @@ class Story:
         minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
         self.console.print(f"[dim]{minutes:2d}:{seconds:02d}[/] {text}", highlight=False)
 
-    def check(self, name: str, ok: bool, seen: str = "") -> None:  # noqa: FBT001  the value is the point
+    def check(self, name: str, ok: bool, seen: str = "") -> None:
         """Remember whether a claim holds."""
         self.checks.append(Check(name, bool(ok), seen))
 
-    def wait(self, what: str, look: Callable[[], T | None], progress: Callable[[], tuple[int, int, str]] | None = None) -> T:
+    def wait(
+        self, what: str, look: Callable[[], T | None], progress: Callable[[], tuple[int, int, str]] | None = None
+    ) -> T:
         """Look until there is something to see. Raises Transient where the daemon dies or patience ends."""
         end = time.monotonic() + PATIENCE
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, console=self.console, transient=True) as bar:
             task = bar.add_task(what, total=None)
             while (found := look()) is None:
@@ -94,7 +102,12 @@ def run(root: Path, seed: int, console: Console, *, first: int = 500, second: in
 
 def build_base(story: Story) -> None:
     """Train the tiny base model, or find it in the cache."""
-    columns = (TextColumn("building the tiny base model (once)"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("building the tiny base model (once)"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=story.console, transient=True) as bar:
         task = bar.add_task("base", total=None)
 
@@ -110,7 +123,9 @@ def build_base(story: Story) -> None:
 def _open(story: Story, stack: ExitStack) -> Fleet:
     world = story.world
     forge = stack.enter_context(
-        processes.server("services.embedded_forge", "--port", "0", "--data", str(world.root / "forge"), log=world.logs / "forge.log")
+        processes.server(
+            "services.embedded_forge", "--port", "0", "--data", str(world.root / "forge"), log=world.logs / "forge.log"
+        )
     )
     engine = stack.enter_context(
         processes.server(
@@ -121,10 +136,13 @@ def _open(story: Story, stack: ExitStack) -> Fleet:
     world.forge_url, world.forge_token, world.engine_url = forge["url"], Path(forge["token_file"]), engine["url"]
     world.serve_base()
     world.write_config(NIGHT_1)
+    world.advance_to(12)  # noon: no night is due before the fleet has worked
     story.store = world.store()
     stack.callback(story.store.close)
     story.daemon = stack.enter_context(processes.daemon(world.config, world.logs / "daemon.log"))
-    story.say(f"forge at {world.forge_url}, engine at {world.engine_url} (profile 0.34.1), status page at http://127.0.0.1:{world.web_port}/")
+    story.say(
+        f"forge at {world.forge_url}, engine at {world.engine_url} (profile 0.34.1), status page at http://127.0.0.1:{world.web_port}/"
+    )
     hook = f"http://127.0.0.1:{world.web_port}/webhook"
     return Fleet.open(world.forge_url, world.root / "forge", world.root / "clones", hook, world.secret_file)
 
@@ -162,7 +180,11 @@ def _night_2(story: Story, fleet: Fleet, items: Sequence[WorkItem]) -> None:
     story.wait("the watch window passes", lambda: _done(story, "settle"))
     story.say(f"{checkpoint.model} has settled")
     split = next(part for part in night_summary(night)["split"] if part["slice"] == "all")
-    story.check("night 2 beats the base at its best temperature (skill)", split["skill"]["low"] > 0, f"{100 * split['skill']['point']:+.1f} pp")
+    story.check(
+        "night 2 beats the base at its best temperature (skill)",
+        split["skill"]["low"] > 0,
+        f"{100 * split['skill']['point']:+.1f} pp",
+    )
 
 
 def _night_3(story: Story) -> None:
@@ -171,7 +193,9 @@ def _night_3(story: Story) -> None:
     world.write_config(NIGHT_3)
     night = _night(story, 3, "over-trained on a narrow pool, to see the gate say no")
     verdict = night.verdict
-    story.check("night 3 was rejected", verdict is not None and verdict.kind == "reject", verdict.reason if verdict else "")
+    story.check(
+        "night 3 was rejected", verdict is not None and verdict.kind == "reject", verdict.reason if verdict else ""
+    )
     world.advance_to(6)
     time.sleep(3.0)  # the dawn passes: several ticks of the daemon with nothing to flip
     story.check("night 2's checkpoint keeps serving", world.served_digest() == before, before[:12])
@@ -180,7 +204,9 @@ def _night_3(story: Story) -> None:
 def _work(story: Story, fleet: Fleet, items: Sequence[WorkItem]) -> None:
     before = len(story.store.records())
     begun = time.monotonic()
-    with Progress(TextColumn("the fleet works"), BarColumn(), MofNCompleteColumn(), console=story.console, transient=True) as bar:
+    with Progress(
+        TextColumn("the fleet works"), BarColumn(), MofNCompleteColumn(), console=story.console, transient=True
+    ) as bar:
         task = bar.add_task("work", total=len(items))
         fleet.work(items, lambda done, _total, _what: bar.update(task, completed=done))
     story.say(f"agents opened {len(items)} pull requests and a human merged them ({time.monotonic() - begun:.0f} s)")
@@ -192,7 +218,10 @@ def _work(story: Story, fleet: Fleet, items: Sequence[WorkItem]) -> None:
     )
     counts = {state: len(story.store.records(state)) for state in ("train", "held_out", "refused")}
     story.say(f"records: {counts['train']} train, {counts['held_out']} held out, {counts['refused']} refused")
-    story.check(f"all {len(items)} merged pull requests became records", len(story.store.records()) == wanted and not counts["refused"])
+    story.check(
+        f"all {len(items)} merged pull requests became records",
+        len(story.store.records()) == wanted and not counts["refused"],
+    )
 
 
 def _night(story: Story, number: int, about: str) -> Night:
@@ -207,7 +236,9 @@ def _night(story: Story, number: int, about: str) -> Night:
     night = story.wait(f"night {number}", decided, lambda: _night_progress(story, number))
     show_night(story.console, night)
     if night.verdict is None:
-        raise Transient(f"night {number} failed: {night.failure}", hint=f"Read {story.world.data / 'nights' / 'night.log'}.")
+        raise Transient(
+            f"night {number} failed: {night.failure}", hint=f"Read {story.world.data / 'nights' / 'night.log'}."
+        )
     return night
 
 
@@ -252,16 +283,25 @@ def _dawn(story: Story, night: Night) -> Checkpoint | None:
 
 def _prove_served(story: Story, checkpoint: Checkpoint) -> None:
     world, number = story.world, checkpoint.night
-    story.check(f"after dawn {number} the alias has the digest of night {number}", world.served_digest() == checkpoint.served_digest, checkpoint.digest[:12])
+    story.check(
+        f"after dawn {number} the alias has the digest of night {number}",
+        world.served_digest() == checkpoint.served_digest,
+        checkpoint.digest[:12],
+    )
     prompt = story.store.records("held_out")[0].prompt
     through_alias, direct = world.ask(prompt), world.ask(prompt, model=checkpoint.model)
-    story.check(f"an agent's call after dawn {number} is answered by night {number}'s checkpoint", bool(through_alias) and through_alias == direct)
+    story.check(
+        f"an agent's call after dawn {number} is answered by night {number}'s checkpoint",
+        bool(through_alias) and through_alias == direct,
+    )
     story.say(f"an agent asks: {prompt}")
     story.console.print(through_alias, style="cyan", markup=False, highlight=False)
 
 
 def _done(story: Story, kind: str, to_digest: str = "") -> Swap | None:
-    found = [swap for swap in story.store.swaps() if swap.kind == kind and swap.done and to_digest in ("", swap.to_digest)]
+    found = [
+        swap for swap in story.store.swaps() if swap.kind == kind and swap.done and to_digest in ("", swap.to_digest)
+    ]
     return found[-1] if found else None
 
 
@@ -273,13 +313,20 @@ def served_name(story: Story) -> str:
 
 def _final_checks(story: Story, nights: Sequence[Night], swaps: Sequence[Swap]) -> None:
     kinds = [swap.kind for swap in swaps if swap.done]
-    story.check("the swap log reads flip, rollback, flip, settle", kinds == ["flip", "rollback", "flip", "settle"], ", ".join(kinds))
+    story.check(
+        "the swap log reads flip, rollback, flip, settle",
+        kinds == ["flip", "rollback", "flip", "settle"],
+        ", ".join(kinds),
+    )
     trained = {row.result["base_digest"] for night in nights for row in night.stages if row.stage == "train"}
     story.check("every night trained from the same frozen base", len(trained) == 1 and len(nights) == 3)
     overlaps = [night.verdict.evidence["overlap"] for night in nights if night.verdict]
     story.check("no held-out issue was trained on", overlaps == [0] * len(nights))
     now = served(swaps, story.store.checkpoints())
-    story.check("night 2's digest is what the alias serves at the end", now is not None and now.night == 2 and story.world.served_digest() == now.served_digest)
+    story.check(
+        "night 2's digest is what the alias serves at the end",
+        now is not None and now.night == 2 and story.world.served_digest() == now.served_digest,
+    )
 
 
 def _goodbye(story: Story) -> None:

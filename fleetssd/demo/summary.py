@@ -45,7 +45,10 @@ def night_summary(night: Night) -> dict[str, Any]:
         f"lift_pass@{k}": _interval(numbers["lift_k"]),
         "over_tuned_base": _interval(numbers["over_tuned"]) if numbers["over_tuned"] else None,
         "split": [
-            {"slice": part["slice"] or "all", **{name: _interval(part[name]) for name in ("total", "decoding", "skill")}}
+            {
+                "slice": part["slice"] or "all",
+                **{name: _interval(part[name]) for name in ("total", "decoding", "skill")},
+            }
             for part in numbers["splits"]
         ],
         "probes": {"base": numbers["base_probes"], "candidate": numbers["candidate_probes"]},
@@ -69,6 +72,13 @@ def summary(nights: Sequence[Night], swaps: Sequence[Swap], checks: Sequence[Che
         "swaps": [swap_summary(swap) for swap in swaps],
         "checks": [asdict(check) for check in checks],
     }
+
+
+def percent(interval: dict[str, float], *, signed: bool = False) -> str:
+    """Render a share with its interval in percent."""
+    sign = "+" if signed else ""
+    point, low, high = (100 * interval[name] for name in ("point", "low", "high"))
+    return f"{point:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
 def _interval(estimate: dict[str, Any]) -> dict[str, float]:

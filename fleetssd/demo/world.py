@@ -166,7 +166,7 @@ class World:
             "decode": {"tau_grid": [0.2, 0.4, 0.7]},
             "evaluation": {"max_tokens": 96, "max_problems": 160, "wall_seconds": 2.0, "cpu_seconds": 2},
             "schedule": {"tick_seconds": 0.5, "clock_offset_file": str(self.root / "clock")},
-            "watch": {"every_seconds": 2.0, "minutes": 60.0},
+            "watch": {"every_seconds": 2.0, "minutes": 60.0, "probes": 48, "min_calls": 40},
             "web": {"port": self.web_port},
         }  # fmt: skip
 
@@ -182,5 +182,7 @@ def _toml(value: object) -> str:
 
 def _ok(response: httpx.Response) -> httpx.Response:
     if response.status_code >= 400:
-        raise Transient(f"the engine answered {response.status_code}: {response.text[:200]}", hint="Read the demo's logs.")
+        raise Transient(
+            f"the engine answered {response.status_code}: {response.text[:200]}", hint="Read the demo's logs."
+        )
     return response

@@ -59,7 +59,9 @@ def base_checkpoint(settings: Settings, engine: Engine, now: datetime) -> Checkp
             hint=f"Create it first (`ollama create {model} -f Modelfile`), or name another in [engine] base_model.",
         )
     if engine.digest_of(alias) is None:
-        raise Misconfigured(f"the engine has no alias {alias}", hint=f"Point it to the base once: ollama cp {model} {alias}")
+        raise Misconfigured(
+            f"the engine has no alias {alias}", hint=f"Point it to the base once: ollama cp {model} {alias}"
+        )
     if engine.adapter_of(model) is not None:
         raise Misconfigured(f"{model} has an adapter of its own", hint="Name the pristine base in [engine] base_model.")
     return Checkpoint(

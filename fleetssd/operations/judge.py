@@ -84,7 +84,12 @@ def _scores(answers: Sequence[Answer], slices: dict[str, tuple[str, ...]], *, ca
 
 def _by_slice(evidence: gate.Evidence) -> dict[str, dict[str, Any]]:
     """Return pass@1 of every arm in every slice."""
-    arms = {BASE: evidence.base, TUNED: evidence.tuned_base, INCUMBENT: evidence.incumbent, CANDIDATE: evidence.candidate}
+    arms = {
+        BASE: evidence.base,
+        TUNED: evidence.tuned_base,
+        INCUMBENT: evidence.incumbent,
+        CANDIDATE: evidence.candidate,
+    }
     return {
         label: {name: asdict(estimate(scores.only(label))) for name, scores in arms.items() if scores is not None}
         for label in evidence.candidate.labels()

@@ -15,7 +15,7 @@ from fleetssd.errors import Misconfigured, Rejected
 from fleetssd.ports import Builder, Progress, Prompt, Sampler, Store, Trainer
 from fleetssd.recipe import NightPlan
 from fleetssd.records import Record
-from fleetssd.training import Row, TrainPlan
+from fleetssd.training import Row, TrainPlan, weights_digest
 
 CHUNK = 96
 """Samples kept per transaction: a killed night redraws at most this many."""
@@ -47,7 +47,9 @@ def sample(plan: NightPlan, store: Store, sampler: Sampler, progress: Progress) 
     return {"samples": len(rows), "engine": sampler.name, "finish": dict(Counter(row.finish for row in rows))}
 
 
-def training_rows(plan: NightPlan, records: Sequence[Record], samples: Sequence[Sample]) -> tuple[list[Row], dict[str, int]]:
+def training_rows(
+    plan: NightPlan, records: Sequence[Record], samples: Sequence[Sample]
+) -> tuple[list[Row], dict[str, int]]:
     """Return the pairs to train on and how many were dropped, by reason.
 
     `ssd` drops only empty answers, one-line stubs and length-capped rows; `merged` takes the merged solution as it is.
@@ -65,14 +67,18 @@ def training_rows(plan: NightPlan, records: Sequence[Record], samples: Sequence[
     return rows, dict(dropped)
 
 
-def train(plan: NightPlan, store: Store, trainer: Trainer, base: Base, folder: Path, threads: int, progress: Progress) -> dict[str, Any]:
+def train(
+    plan: NightPlan, store: Store, trainer: Trainer, base: Base, folder: Path, threads: int, progress: Progress
+) -> dict[str, Any]:
     """Train tonight's adapter from the base in a process of its own.
 
     Raises Rejected where no usable row is left.
     """
     rows, dropped = training_rows(plan, store.records_by_id(plan.train), store.samples(plan.night))
     if not rows:
-        raise Rejected("no sample is usable", hint=f"Dropped: {dropped}. Lower recipe.t_train or raise recipe.max_tokens.")
+        raise Rejected(
+            "no sample is usable", hint=f"Dropped: {dropped}. Lower recipe.t_train or raise recipe.max_tokens."
+        )
     text = "".join(json.dumps(asdict(row), ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
     path = folder / "rows.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,12 +132,13 @@ def file_digest(path: Path) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """Return one sha256 (hex) over the names and digests of a folder's safetensors files."""
+    """Return the digest of a base's weights. Raises Misconfigured where the folder has none."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise Misconfigured(f"no safetensors in {folder}", hint="Point [base] weights to the base's Hugging Face folder.")
-    lines = "".join(f"{file_digest(file)}  {file.name}\n" for file in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
+        raise Misconfigured(
+            f"no safetensors in {folder}", hint="Point [base] weights to the base's Hugging Face folder."
+        )
+    return weights_digest({file.name: file_digest(file) for file in files})
 
 
 def _unusable(row: Sample) -> str:

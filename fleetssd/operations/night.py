@@ -146,7 +146,9 @@ def _evaluate(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
             same = pinned(plan.decode, plan.decode.temperature / candidate.tau)
             examiner.examine([Arm(judge.PROBED, candidate.model, same, plan.samples)], problems[:PROBE_PROBLEMS])
     if shop.engine.digest_of(candidate.model) != candidate.served_digest:
-        raise Corrupt(f"{candidate.model} changed while it was evaluated", hint="Nothing but fleetssd may write its names.")
+        raise Corrupt(
+            f"{candidate.model} changed while it was evaluated", hint="Nothing but fleetssd may write its names."
+        )
     return {"artefact": candidate.digest, "answers": len(shop.store.answers(plan.night))}
 
 

@@ -1,0 +1,204 @@
+"""The composition root: settings in, adapters out. Nothing else reads the environment or builds a client.
+
+Imports stand inside the functions: a process loads only the dependencies of the parts that it opens.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from fleetssd.adapters.clock import SteeredClock, SystemClock
+from fleetssd.config import Settings
+from fleetssd.ports import Clock, Forge, Mirror, Progress, Sampler, Sandbox, Trainer
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    from fleetssd.adapters.ollama_engine import OllamaEngine
+    from fleetssd.adapters.store import SqlStore
+    from fleetssd.operations.night import Workshop
+
+
+def configure_logging() -> None:
+    """Write one JSON line an event to stderr, with the bound ids."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def open_clock(settings: Settings) -> Clock:
+    """Return the machine's clock, or the one that a file steers."""
+    offset = settings.schedule.clock_offset_file
+    return SystemClock() if offset is None else SteeredClock(offset)
+
+
+def open_store(settings: Settings) -> SqlStore:
+    """Open the database and bring its schema up to date."""
+    from fleetssd.adapters.store import SqlStore  # noqa: PLC0415
+
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return SqlStore.open(settings.database)
+
+
+def open_forge(settings: Settings) -> Forge:
+    """Return the forge, authenticated by the token file."""
+    from fleetssd.adapters.gitea_http import GiteaForge  # noqa: PLC0415
+
+    return GiteaForge(settings.forge)
+
+
+def open_mirror(settings: Settings) -> Mirror:
+    """Return the git mirrors in the data folder."""
+    from fleetssd.adapters.git_mirror import GitMirror  # noqa: PLC0415
+
+    return GitMirror(settings.data_dir / "mirrors", settings.forge)
+
+
+def open_engine(settings: Settings) -> OllamaEngine:
+    """Return the engine that serves the fleet."""
+    from fleetssd.adapters.loopback_registry import serve_manifest  # noqa: PLC0415
+    from fleetssd.adapters.ollama_engine import OllamaEngine  # noqa: PLC0415
+
+    engine = settings.engine
+
+    def serve(path: str, body: bytes, media_type: str) -> AbstractContextManager[str]:
+        return serve_manifest(engine.registry_host, path, body, media_type)
+
+    return OllamaEngine(
+        engine.url,
+        engine.base_model,
+        serve,
+        timeout=engine.timeout_seconds,
+        concurrency=engine.concurrency,
+        num_ctx=engine.num_ctx,
+    )
+
+
+def open_sandbox(settings: Settings) -> Sandbox:
+    """Return the sandbox in which model-written code runs."""
+    from fleetssd.adapters.bubblewrap import BubblewrapSandbox, Limits  # noqa: PLC0415
+
+    e = settings.evaluation
+    limits = Limits(wall_seconds=e.wall_seconds, cpu_seconds=e.cpu_seconds, memory_bytes=e.memory_mb << 20)
+    return BubblewrapSandbox(limits, workers=e.sandbox_workers)
+
+
+@contextmanager
+def open_workshop(settings: Settings, progress: Progress) -> Iterator[Workshop]:
+    """Open everything that a night works with, and close it with the block."""
+    from fleetssd.adapters.gguf_builder import GgufBuilder  # noqa: PLC0415
+    from fleetssd.operations.night import Workshop  # noqa: PLC0415
+
+    with ExitStack() as stack:
+        store = open_store(settings)
+        stack.callback(store.close)
+        engine = open_engine(settings)
+        stack.callback(engine.close)
+        yield Workshop(
+            settings=settings,
+            store=store,
+            engine=engine,
+            sampler=lambda gguf: open_sampler(settings, gguf),
+            sandbox=lambda: _closing(open_sandbox(settings)),
+            trainer=open_trainer(),
+            builder=GgufBuilder(),
+            clock=open_clock(settings),
+            folder=settings.data_dir / "nights",
+            progress=progress,
+        )
+
+
+def open_sampler(settings: Settings, gguf: Path) -> AbstractContextManager[Sampler]:
+    """Return a llama.cpp server over the frozen base, which can temper first."""
+    from fleetssd.adapters.llamacpp_sampler import LlamaServerSampler  # noqa: PLC0415
+
+    return LlamaServerSampler(gguf, context=settings.recipe.max_length, slots=SAMPLER_SLOTS)
+
+
+def open_trainer() -> Trainer:
+    """Return the trainer, a process of its own without network, database or token."""
+    from fleetssd.adapters.trainer_process import ProcessTrainer  # noqa: PLC0415
+
+    return ProcessTrainer(Path(sys.executable))
+
+
+SAMPLER_SLOTS = 16
+"""Completions drawn at once; one thread serves them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonParts:
+    """What the daemon's jobs share. The sandbox is opened by the first watch: an idle daemon stays small."""
+
+    store: SqlStore
+    forge: Forge
+    mirror: Mirror
+    secrets: Secrets
+    engine: OllamaEngine
+    clock: Clock
+    sandbox: Callable[[], Sandbox]
+    app: Callable[[Callable[[], None]], Starlette]
+    close: Callable[[], None]
+
+
+def open_daemon(settings: Settings) -> DaemonParts:
+    """Open everything that the daemon works with."""
+    stack = ExitStack()
+    store, clock, engine = open_store(settings), open_clock(settings), open_engine(settings)
+    stack.callback(store.close)
+    stack.callback(engine.close)
+    return DaemonParts(
+        store=store,
+        forge=open_forge(settings),
+        mirror=open_mirror(settings),
+        secrets=open_secrets(settings),
+        engine=engine,
+        clock=clock,
+        sandbox=_once(stack, lambda: open_sandbox(settings)),
+        app=lambda hint: _app(settings, store, clock, hint),
+        close=stack.close,
+    )
+
+
+def _app(settings: Settings, store: SqlStore, clock: Clock, hint: Callable[[], None]) -> Starlette:
+    from fleetssd.operations.report import read_report  # noqa: PLC0415
+    from fleetssd.web.app import build_app  # noqa: PLC0415
+    from fleetssd.web.webhook import routes  # noqa: PLC0415
+
+    return build_app(lambda: read_report(settings, store, clock.now()), routes(settings, store, clock, hint))
+
+
+def _once(stack: ExitStack, make: Callable[[], Sandbox]) -> Callable[[], Sandbox]:
+    """Make a sandbox at the first call, return the same one after, and close it with the stack."""
+    made: list[Sandbox] = []
+
+    def get() -> Sandbox:
+        if not made:
+            made.append(make())
+            stack.callback(made[0].close)
+        return made[0]
+
+    return get
+
+
+@contextmanager
+def _closing(sandbox: Sandbox) -> Iterator[Sandbox]:
+    try:
+        yield sandbox
+    finally:
+        sandbox.close()
