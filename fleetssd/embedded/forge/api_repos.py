@@ -98,9 +98,9 @@ def read(call: Call) -> Response:
 def edit(call: Call) -> Response:
     """Rename a repository or turn its switches."""
     repository, body = call.repository(access.ADMIN), call.json
-    for name, field in _SWITCHES.items():
-        if name in body:
-            setattr(repository, field, body[name])
+    for switch, field in _SWITCHES.items():
+        if switch in body:
+            setattr(repository, field, body[switch])
     name, branch = body.get("name"), body.get("default_branch")
     if branch and call.state.bare(repository).branch(branch):
         repository.default_branch = branch

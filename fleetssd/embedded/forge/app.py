@@ -159,21 +159,10 @@ class Forge:
                 return answer({"message": "Only signed in user is allowed to call APIs."}, 403)
             _check_scope(call)
             return handler(call)
-        except BadCredentials:
-            known = "user does not exist [uid: 0, name: ]"
-            text = known if self.state.old else "invalid username, password or token"
-            return call.refused(Refusal(401, text))
-        except Refusal as refusal:
-            return call.refused(refusal)
         except Elsewhere as elsewhere:
             return call.moved(elsewhere)
-        except Rejected as error:
-            refusal = Refusal(error.status or 422, error.message)
-            if error.status == 404 and error.message == "not found":
-                refusal = call.missing()
-            return call.refused(refusal)
-        except FleetError as error:
-            return call.refused(Refusal(500, error.message))
+        except (BadCredentials, Refusal, FleetError) as error:
+            return call.refused(_refusal(call, error))
 
     def _send(self) -> None:
         if self.state.outbox:
@@ -226,3 +215,16 @@ def _check_scope(call: Call) -> None:
         raise Refusal(403, need + tail)
     if call.topic == "admin" and not call.caller.account.is_admin:
         raise Refusal(403, "user should be the site admin")
+
+
+def _refusal(call: Call, error: BadCredentials | Refusal | FleetError) -> Refusal:
+    """Say what a failure is to the caller."""
+    if isinstance(error, BadCredentials):
+        known = "user does not exist [uid: 0, name: ]"
+        return Refusal(401, known if call.state.old else "invalid username, password or token")
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, Rejected):
+        missing = error.status == 404 and error.message == "not found"
+        return call.missing() if missing else Refusal(error.status or 422, error.message)
+    return Refusal(500, error.message)

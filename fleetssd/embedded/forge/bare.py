@@ -1,4 +1,4 @@
-"""One bare repository on disk: its refs, kept in memory and moved through one open `git update-ref`, and git's own diffs."""
+"""One bare repository on disk: refs kept in memory and moved through one open `git update-ref`; git's own diffs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 from fleetssd.embedded.forge import history, trees
 from fleetssd.embedded.forge.objects import Objects
@@ -29,6 +30,14 @@ _CONFIG = """[core]
 \tallowFilter = true
 \tallowAnySHA1InWant = true
 """
+
+
+class RefChange(NamedTuple):
+    """A ref that moved; an all-zero id stands for absent."""
+
+    ref: str
+    old: str
+    new: str
 
 
 def git_environment() -> dict[str, str]:
@@ -62,13 +71,13 @@ class BareRepository:
         """Point HEAD to another branch."""
         self.git("symbolic-ref", "HEAD", f"refs/heads/{default_branch}")
 
-    def refresh(self) -> list[tuple[str, str, str]]:
-        """Read all refs from disk and return what changed as (ref, old, new)."""
+    def refresh(self) -> list[RefChange]:
+        """Read all refs from disk and return what changed."""
         lines = self.git("for-each-ref", "--format=%(objectname) %(refname)").decode().splitlines()
-        now = dict(reversed(line.split(" ", 1)) for line in lines)
+        now = {name: sha for sha, name in (line.split(" ", 1) for line in lines)}
         before, self.refs = self.refs, now
         names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        return [(name, before.get(name, NOTHING), now.get(name, NOTHING)) for name in names]
+        return [RefChange(name, before.get(name, NOTHING), now.get(name, NOTHING)) for name in names]
 
     def move(self, *updates: tuple[str, str]) -> None:
         """Set refs (an all-zero id deletes) in one transaction, each from the value this process knows.

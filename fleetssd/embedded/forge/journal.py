@@ -63,5 +63,5 @@ class Journal:
 
 
 def _text(value: Any) -> str:
-    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
-    return json.dumps(plain, ensure_ascii=False)
+    record = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return json.dumps(dataclasses.asdict(value) if record else value, ensure_ascii=False)

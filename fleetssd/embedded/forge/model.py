@@ -1,4 +1,7 @@
-"""What the forge remembers, as plain records; times are whole seconds since the epoch, UTC, as the servers it stands for keep them."""
+"""What the forge remembers, as plain records.
+
+Times are whole seconds since the epoch, UTC, as the servers that it stands for keep them.
+"""
 
 from __future__ import annotations
 

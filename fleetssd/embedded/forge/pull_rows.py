@@ -126,7 +126,7 @@ def _pull(view: View, issue: Issue, *, listed: bool) -> Json:
         "is_locked": issue.locked,
         "comments": issue.comments,
         **({"review_comments": 0} if state.old else {}),
-        **({} if listed else _counts(view, bare, issue, pull, source, common, tip)),
+        **({} if listed else _counts(view, issue, common, tip)),
         "html_url": address,
         "diff_url": f"{address}.diff",
         "patch_url": f"{address}.patch",
@@ -161,25 +161,17 @@ def _pull(view: View, issue: Issue, *, listed: bool) -> Json:
     return row
 
 
-def _counts(
-    view: View,
-    bare: BareRepository,
-    issue: Issue,
-    pull: Pull,
-    source: Repository | None,
-    common: str,
-    tip: str,
-) -> Json:
+def _counts(view: View, issue: Issue, common: str, tip: str) -> Json:
     """Count lines and files up to the live tip of the head branch; nothing is known once a fork is gone."""
-    if source is None:
+    state, pull = view.state, view.state.pull_of[issue.id]
+    if pull.head_repository not in state.repositories:
         gone = {"additions": 0, "deletions": 0, "changed_files": 0}
-        return gone if view.state.old else {}
-    key = f"{common}..{tip}"
+        return gone if state.old else {}
+    bare, key = state.bare(state.repositories[issue.repository]), f"{common}..{tip}"
     if key not in pull.numbers:
-        if not bare.objects.exists(tip):
-            tip = pull.head  # a fork's late push is not in this repository
-        pull.numbers[key] = bare.numbers(common, tip) if common else [0, 0, 0]
-        view.state.save(pull)
+        known = tip if bare.objects.exists(tip) else pull.head  # a fork's late push is not in this repository
+        pull.numbers[key] = bare.numbers(common, known) if common else [0, 0, 0]
+        state.save(pull)
     added, deleted, changed = pull.numbers[key]
     return {"additions": added, "deletions": deleted, "changed_files": changed}
 

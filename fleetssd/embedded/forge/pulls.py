@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fleetssd.embedded.forge import access, history, issues, merging, timeline
 from fleetssd.embedded.forge.access import Caller
-from fleetssd.embedded.forge.bare import NOTHING
+from fleetssd.embedded.forge.bare import NOTHING, RefChange
 from fleetssd.embedded.forge.model import Account, Issue, Pull, Repository
 from fleetssd.embedded.forge.pull_rows import head_ref, person_line
 from fleetssd.embedded.forge.rows import is_draft
@@ -68,12 +68,12 @@ def reopen(state: State, actor: Account, issue: Issue) -> None:
     repository = state.repositories.get(pull.head_repository or 0)
     tip = state.bare(repository).branch(pull.head_ref) if repository else ""
     if repository and tip and tip != pull.head:
-        follow(state, actor, repository, f"refs/heads/{pull.head_ref}", pull.head, tip)
+        follow(state, actor, repository, RefChange(f"refs/heads/{pull.head_ref}", pull.head, tip))
 
 
-def follow(state: State, actor: Account, source: Repository, ref: str, old: str, new: str) -> None:
+def follow(state: State, actor: Account, source: Repository, change: RefChange) -> None:
     """Take a push to a branch over into the open pull requests that come from it."""
-    branch = ref.removeprefix("refs/heads/")
+    old, new, branch = change.old, change.new, change.ref.removeprefix("refs/heads/")
     for issue in list(state.issues.values()):
         pull = state.pull_of.get(issue.id)
         if pull is None or issue.closed or new == NOTHING:
@@ -114,7 +114,7 @@ def merge(state: State, actor: Account, issue: Issue, wanted: MergeRequest) -> N
     pull.merge_base = bare.merge_base(base_tip, pull.head)
     bare.move((base_ref, made))
     _set_merged(state, actor, issue, made)
-    read_commits(state, actor, repository, base_ref, base_tip, made, skip=issue.id)
+    read_commits(state, actor, repository, RefChange(base_ref, base_tip, made), skip=issue.id)
     delete = repository.delete_branch_after_merge if wanted.delete_branch is None else wanted.delete_branch
     if delete and pull.head_repository == repository.id and bare.branch(pull.head_ref):
         bare.move((f"refs/heads/{pull.head_ref}", NOTHING))
@@ -143,9 +143,7 @@ def read_commits(
     state: State,
     actor: Account,
     repository: Repository,
-    ref: str,
-    old: str,
-    new: str,
+    change: RefChange,
     *,
     skip: int | None = None,
 ) -> None:
@@ -154,15 +152,13 @@ def read_commits(
     `skip` is the id of the pull request whose merge this is.
     """
     bare = state.bare(repository)
-    default = ref == f"refs/heads/{repository.default_branch}"
-    fresh = bare.unseen(new)
-    if default and old != NOTHING:
-        fresh = history.between(bare.objects, old, new)[::-1]
+    default = change.ref == f"refs/heads/{repository.default_branch}"
+    fresh = bare.unseen(change.new)
+    if default and change.old != NOTHING:
+        fresh = history.between(bare.objects, change.old, change.new)[::-1]
     for name in fresh:
-        message = bare.objects.commit(name).message
-        if "#" not in message and "!" not in message and "://" not in message:
-            continue
-        closed = timeline.refer_from_commit(state, actor, repository, name, message, skip)
+        commit = bare.objects.commit(name)
+        closed = timeline.refer_from_commit(state, actor, repository, commit, skip=skip)
         if default:
             for issue in closed:
                 issues.close(state, actor, issue, commit=name)

@@ -1,6 +1,6 @@
 """Find what a text refers to: issue numbers, their repositories, and whether a keyword closes or reopens them.
 
-Rules as observed on Gitea 1.26 and 1.22; `tests/samples/gitea/closing_keywords.json` has sixty forms with the server's answer.
+Rules as observed on Gitea 1.26 and 1.22; `tests/samples/gitea/closing_keywords.json` has sixty forms and their answers.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def in_title(text: str) -> list[Reference]:
 
 
 def in_body(text: str, *, root_url: str = "", links_close: bool = True) -> list[Reference]:
-    """Find the references of a markdown text; `links_close` is False for servers that only mention through addresses."""
+    """Find the references of a markdown text; without `links_close` an address only mentions (1.22)."""
     plain = _without_code(text.replace("\r\n", "\n"))
     mentioned = [] if links_close else [_address(match[0], root_url) for match in _ADDRESS.finditer(plain)]
     plain = _LINK.sub(lambda match: _address(match[1], root_url) if links_close else _RUN, plain)

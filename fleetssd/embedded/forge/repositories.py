@@ -6,7 +6,7 @@ import re
 
 from fleetssd.embedded.forge import access, pulls, timeline, webhooks
 from fleetssd.embedded.forge.access import Caller
-from fleetssd.embedded.forge.bare import NOTHING
+from fleetssd.embedded.forge.bare import NOTHING, RefChange
 from fleetssd.embedded.forge.model import Account, Hook, Issue, Label, Repository
 from fleetssd.embedded.forge.pull_rows import person_line
 from fleetssd.embedded.forge.rows import Json, View
@@ -104,17 +104,17 @@ def pushed(state: State, actor: Account, repository: Repository) -> None:
         return
     repository.updated = state.now()
     if not bare.branch(repository.default_branch):
-        _adopt_branch(state, repository, [ref for ref, _, new in changed if new != NOTHING])
+        _adopt_branch(state, repository, [change.ref for change in changed if change.new != NOTHING])
     state.save(repository)
     default = f"refs/heads/{repository.default_branch}"
-    for ref, old, new in sorted(changed, key=lambda change: change[0] != default):
-        if not ref.startswith("refs/heads/"):
+    for change in sorted(changed, key=lambda change: change.ref != default):
+        if not change.ref.startswith("refs/heads/"):
             continue
-        pulls.follow(state, actor, repository, ref, old, new)
-        if new != NOTHING:
-            pulls.read_commits(state, actor, repository, ref, old, new)
-            pulls.detect_merged(state, actor, repository, ref)
-        _announce_push(state, actor, repository, ref, old, new)
+        pulls.follow(state, actor, repository, change)
+        if change.new != NOTHING:
+            pulls.read_commits(state, actor, repository, change)
+            pulls.detect_merged(state, actor, repository, change.ref)
+        _announce_push(state, actor, repository, change)
     if len(changed) > _PACK_AFTER:
         bare.git("pack-refs", "--all")
 
@@ -128,7 +128,7 @@ def test_delivery(state: State, actor: Account, repository: Repository, hook: Ho
     if "push" not in hook.events:
         return
     before = len(state.outbox)
-    _announce_push(state, actor, repository, f"refs/heads/{repository.default_branch}", tip, tip)
+    _announce_push(state, actor, repository, RefChange(f"refs/heads/{repository.default_branch}", tip, tip))
     state.outbox[before:] = [item for item in state.outbox[before:] if item.hook is hook]
 
 
@@ -156,9 +156,9 @@ def _adopt_branch(state: State, repository: Repository, refs: list[str]) -> None
         state.bare(repository).head_to(branches[0])
 
 
-def _announce_push(
-    state: State, actor: Account, repository: Repository, ref: str, old: str, new: str
-) -> None:
+def _announce_push(state: State, actor: Account, repository: Repository, change: RefChange) -> None:
+    ref, old, new = change
+
     def payload(view: View) -> Json:
         place = f"{view.root}/{state.full_name(repository)}"
         commits = [_pushed_commit(state, repository, place, new)] if new != NOTHING else []

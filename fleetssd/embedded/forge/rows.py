@@ -1,4 +1,4 @@
-"""The JSON shapes of accounts, repositories, issues, labels, hooks and timeline rows, key by key as the servers send them."""
+"""The JSON shapes of accounts, repositories, issues, labels, hooks and timelines, key by key as servers send them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEVER = "0001-01-01T00:00:00Z"
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Whose eyes the rows are for; `web` is the address people use, `root` the configured ROOT_URL (both without slash)."""
+    """Whose eyes the rows are for; `web` is the address people use, `root` is ROOT_URL (both without a slash)."""
 
     state: State
     caller: Caller

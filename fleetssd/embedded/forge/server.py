@@ -31,6 +31,8 @@ class Server:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.socket = socket.create_server((host, port))
+        # Connections inherit this; without it each answer waits 40 ms for a delayed acknowledgement.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self.socket.getsockname()[1]}"
         self.state = State(

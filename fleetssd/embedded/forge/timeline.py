@@ -5,6 +5,7 @@ from __future__ import annotations
 from fleetssd.embedded.forge import access, references
 from fleetssd.embedded.forge.access import Caller
 from fleetssd.embedded.forge.model import Account, Issue, Label, Repository, Row
+from fleetssd.embedded.forge.objects import Commit
 from fleetssd.embedded.forge.references import Reference
 from fleetssd.embedded.forge.state import State
 
@@ -51,8 +52,7 @@ def refer(state: State, actor: Account, source: Issue, *, comment: Row | None = 
 
     References that went away are neutered; new ones get a row.
     """
-    repository = state.repositories[source.repository]
-    wanted = _targets(state, actor, source, repository, _texts(state, source, comment), comment is not None)
+    wanted = _targets(state, actor, source, comment)
     key = comment.id if comment else None
     for row in state.rows_from[source.id]:
         if row.ref_comment != key or row.ref_action == "neutered":
@@ -70,27 +70,27 @@ def refer(state: State, actor: Account, source: Issue, *, comment: Row | None = 
 
 
 def refer_from_commit(
-    state: State, actor: Account, repository: Repository, commit: str, message: str, skip: int | None
+    state: State, actor: Account, repository: Repository, commit: Commit, *, skip: int | None
 ) -> list[Issue]:
     """Leave a `commit_ref` row on every issue that a commit message names, once; return those that it closes.
 
     `skip` is the id of the pull request whose own merge made the commit.
     """
     closed = []
-    for reference in references.in_body(message, root_url=state.root_url, links_close=not state.old):
+    for reference in references.in_body(commit.message, root_url=state.root_url, links_close=not state.old):
         issue = _find(state, repository, reference)
         if issue is None or issue.id == skip or not _reads(state, actor, issue):
             continue
-        if not any(row.ref_commit == commit for row in state.rows_of[issue.id]):
-            subject = message.split("\n", 1)[0].translate(_HTML)
+        if not any(row.ref_commit == commit.id for row in state.rows_of[issue.id]):
+            subject = commit.message.split("\n", 1)[0].translate(_HTML)
             place = state.full_name(repository)
             add(
                 state,
                 issue,
                 "commit_ref",
                 actor,
-                body=f'<a href="/{place}/commit/{commit}">{subject}</a>',
-                commit=commit,
+                body=f'<a href="/{place}/commit/{commit.id}">{subject}</a>',
+                commit=commit.id,
             )
             touch(state, issue)
         if reference.action == "closes" and not issue.is_pull and _may_close(state, actor, issue):
@@ -119,21 +119,16 @@ def _texts(state: State, source: Issue, comment: Row | None) -> list[Reference]:
     return references.combined([references.in_title(source.title), body])
 
 
-def _targets(
-    state: State,
-    actor: Account,
-    source: Issue,
-    repository: Repository,
-    found: list[Reference],
-    commented: bool,
-) -> dict[int, str]:
+def _targets(state: State, actor: Account, source: Issue, comment: Row | None) -> dict[int, str]:
+    """Resolve what a text names to issue ids and the action that its writer may declare there."""
+    repository = state.repositories[source.repository]
     wanted: dict[int, str] = {}
-    for reference in found:
+    for reference in _texts(state, source, comment):
         issue = _find(state, repository, reference)
         if issue is None or issue.id == source.id or not _reads(state, actor, issue):
             continue
         action = reference.action
-        foreign = commented or issue.repository != source.repository
+        foreign = comment is not None or issue.repository != source.repository
         if not source.is_pull or issue.is_pull or (foreign and not _may_close(state, actor, issue)):
             action = "none"
         if wanted.get(issue.id, "none") == "none":

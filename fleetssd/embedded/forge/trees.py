@@ -46,7 +46,7 @@ def merge(objects: Objects, base: str, ours: str, theirs: str) -> str:
 
     Raises Conflict where both sides changed the same file.
     """
-    if ours == theirs or theirs == base:
+    if theirs in (ours, base):
         return ours
     if ours == base:
         return theirs

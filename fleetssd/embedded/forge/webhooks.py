@@ -34,9 +34,19 @@ _OLD_REVIEWS = (
 )
 _ISSUES = ("issue_assign", "issue_label", "issue_milestone", "issue_comment")
 _PLAIN = ("create", "delete", "fork", "push", "release", "repository", "status", "wiki", "package")
-_COARSE = {"issue_label": "issues", "pull_request_label": "pull_request", "pull_request_sync": "pull_request"}
-_COARSE |= {"pull_request_comment": "issue_comment"}
-_ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+_COARSE: dict[str, str] = {
+    "issue_label": "issues",
+    "pull_request_label": "pull_request",
+    "pull_request_sync": "pull_request",
+}
+_COARSE["pull_request_comment"] = "issue_comment"
+_ESCAPED: dict[str, str] = {
+    "<": "\\u003c",
+    ">": "\\u003e",
+    "&": "\\u0026",
+    "\u2028": "\\u2028",
+    "\u2029": "\\u2029",
+}
 
 
 def expand(wanted: list[str], *, old: bool = False) -> list[str]:
@@ -66,8 +76,8 @@ def announce(
     view = View(state, Caller(actor), state.root_url, state.root_url)
     quiet = View(state, Caller(), state.root_url, state.root_url)
     body = build(view)
-    tail = {key: body.pop(key) for key in ("commit_id", "review", "is_pull") if key in body}
-    payload = {**body, "repository": view.repository(repository), "sender": quiet.account(actor), **tail}
+    tail: Json = {key: body.pop(key) for key in ("commit_id", "review", "is_pull") if key in body}
+    payload: Json = {**body, "repository": view.repository(repository), "sender": quiet.account(actor), **tail}
     if state.quirks.hook_action and "action" in payload:
         payload["action"] = state.quirks.hook_action
     text = encode(payload)
