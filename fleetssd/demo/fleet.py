@@ -75,7 +75,7 @@ class Fleet:
         owner, name = self.repository.split("/")
         known = self._client(self.maintainer).get(f"/repos/{self.repository}")
         if known.status_code == 404:
-            self._ask(
+            self.ask(
                 self.maintainer, "POST", f"/orgs/{owner}/repos", {"name": name, "description": description}
             )
         elif not known.json()["empty"]:
@@ -100,7 +100,7 @@ class Fleet:
         """Open the items' issues in the maintainer's name and return their numbers."""
         numbers = []
         for done, item in enumerate(items, 1):
-            row = self._ask(
+            row = self.ask(
                 self.maintainer, "POST", self._path("issues"), {"title": item.title, "body": item.body}
             )
             numbers.append(int(row["number"]))
@@ -129,7 +129,7 @@ class Fleet:
                 "head": item.branch,
                 "base": "main",
             }
-            numbers.append(int(self._ask(item.agent, "POST", self._path("pulls"), body, wait=True)["number"]))
+            numbers.append(int(self.ask(item.agent, "POST", self._path("pulls"), body, wait=True)["number"]))
             self.progress("pulls", done, len(items))
         return numbers
 
@@ -137,7 +137,7 @@ class Fleet:
         """Merge pull requests in the maintainer's name, each in its item's style."""
         for done, (item, number) in enumerate(zip(items, pulls, strict=True), 1):
             path = self._path(f"pulls/{number}/merge")
-            self._ask(self.maintainer, "POST", path, {"Do": item.style}, wait=True)
+            self.ask(self.maintainer, "POST", path, {"Do": item.style}, wait=True)
             self.progress("merges", done, len(items))
 
     def _path(self, tail: str) -> str:
@@ -160,7 +160,7 @@ class Fleet:
             )
         return self._clients[account]
 
-    def _ask(self, account: str, method: str, path: str, body: object, *, wait: bool = False) -> Any:
+    def ask(self, account: str, method: str, path: str, body: object, *, wait: bool = False) -> Any:
         """Ask the forge as an account; with `wait` what is not ready yet is asked for again for a while."""
         for attempt in range(_ATTEMPTS):
             response = self._client(account).request(method, path, json=body)

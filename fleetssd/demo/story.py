@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from fleetssd.adapters.store import SqlStore
 from fleetssd.checkpoints import Checkpoint, Night, Swap
 from fleetssd.demo import processes
-from fleetssd.demo.fleet import Fleet
+from fleetssd.demo.people import People
 from fleetssd.demo.report import render
 from fleetssd.demo.show import show_checks, show_night, show_swaps
 from fleetssd.demo.summary import Check, night_summary, summary
@@ -120,7 +120,7 @@ def build_base(story: Story) -> None:
     story.say("the base is a Qwen3 of 0.9 M parameters, trained from scratch on small programming issues (cached)")
 
 
-def _open(story: Story, stack: ExitStack) -> Fleet:
+def _open(story: Story, stack: ExitStack) -> People:
     world = story.world
     forge = stack.enter_context(
         processes.server(
@@ -144,10 +144,12 @@ def _open(story: Story, stack: ExitStack) -> Fleet:
         f"forge at {world.forge_url}, engine at {world.engine_url} (profile 0.34.1), status page at http://127.0.0.1:{world.web_port}/"
     )
     hook = f"http://127.0.0.1:{world.web_port}/webhook"
-    return Fleet.open(world.forge_url, world.root / "forge", world.root / "clones", hook, world.secret_file)
+    people = People.open(world.forge_url, world.root / "forge", world.root / "clones", hook, world.secret_file)
+    stack.callback(people.close)
+    return people
 
 
-def _night_1(story: Story, fleet: Fleet, items: Sequence[WorkItem]) -> None:
+def _night_1(story: Story, fleet: People, items: Sequence[WorkItem]) -> None:
     world = story.world
     _work(story, fleet, items)
     night = _night(story, 1, "simple self-distillation on the fleet's own prompts; the adapter travels by registry")
@@ -168,7 +170,7 @@ def _night_1(story: Story, fleet: Fleet, items: Sequence[WorkItem]) -> None:
     )
 
 
-def _night_2(story: Story, fleet: Fleet, items: Sequence[WorkItem]) -> None:
+def _night_2(story: Story, fleet: People, items: Sequence[WorkItem]) -> None:
     world = story.world
     world.write_config(NIGHT_2)
     _work(story, fleet, items)
@@ -201,7 +203,7 @@ def _night_3(story: Story) -> None:
     story.check("night 2's checkpoint keeps serving", world.served_digest() == before, before[:12])
 
 
-def _work(story: Story, fleet: Fleet, items: Sequence[WorkItem]) -> None:
+def _work(story: Story, fleet: People, items: Sequence[WorkItem]) -> None:
     before = len(story.store.records())
     begun = time.monotonic()
     with Progress(
