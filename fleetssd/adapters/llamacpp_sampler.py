@@ -1,0 +1,166 @@
+"""Training samples from llama.cpp's server, which applies its samplers in the order that it is told."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+import stamina
+
+from fleetssd.errors import Corrupt, Misconfigured, Rejected, Transient
+from fleetssd.ports import Completion, Progress, Prompt
+from fleetssd.recipe import Sampling
+
+READ_SECONDS = 600.0
+ATTEMPTS = 3
+
+
+class LlamaServerSampler:
+    """Draws completions through /apply-template and /completion; a context manager.
+
+    Over a GGUF it runs a server of its own in a child process, over a URL it uses the one that is there. `name`
+    records the engine, its version and, after the first draw, the order of the samplers.
+    """
+
+    def __init__(
+        self,
+        model: Path | str,
+        *,
+        context: int,
+        slots: int = 16,
+        threads: int = 1,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.name = "llama.cpp"
+        self._model = model
+        self._slots = slots
+        self._command = ["--context", str(context), "--slots", str(slots), "--threads", str(threads)]
+        self._transport = transport
+        self._child: subprocess.Popen[str] | None = None
+        self._http = httpx.Client()
+
+    def __enter__(self) -> LlamaServerSampler:
+        """Start the child, or find out what the given URL is. Raises Misconfigured where neither works."""
+        url = self._start(self._model) if isinstance(self._model, Path) else self._model
+        timeout = httpx.Timeout(READ_SECONDS, connect=5.0, pool=None)
+        self._http = httpx.Client(base_url=url, timeout=timeout, transport=self._transport)
+        build = self._post("GET", "/props").get("build_info", "unknown build")
+        self._engine = self.name = f"{self.name} {build}"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the child."""
+        self._http.close()
+        if self._child is None:
+            return
+        assert self._child.stdin is not None  # noqa: S101  it was opened as a pipe
+        self._child.stdin.close()
+        try:
+            self._child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        if self._child.stdout is not None:
+            self._child.stdout.close()
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress) -> list[Completion]:
+        """Return one completion a prompt, in order; one that failed after its retries is `finish="error"`.
+
+        Raises Transient where the server is gone, Corrupt where it sampled in another order than it was told.
+        """
+        self.name = f"{self._engine}; {' > '.join(sampling.order)}"
+        lock, done = threading.Lock(), 0
+
+        def one(prompt: Prompt) -> Completion:
+            nonlocal done
+            completion = self._draw(prompt, sampling)
+            with lock:
+                done += 1
+                progress(done, len(prompts), "samples")
+            return completion
+
+        with ThreadPoolExecutor(self._slots, thread_name_prefix="sample") as pool:
+            return list(pool.map(one, prompts))
+
+    def _draw(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        messages = [{"role": "user", "content": prompt.text}]
+        try:
+            rendered = self._post("POST", "/apply-template", {"messages": messages})["prompt"]
+            reply = self._post("POST", "/completion", {"prompt": rendered, **parameters(sampling, prompt.seed)})
+        except Rejected:
+            return Completion("", "error", 0)  # this prompt is too long, or otherwise not for this model
+        used = reply.get("generation_settings", {}).get("samplers")
+        if used is not None and list(used) != list(sampling.order):
+            raise Corrupt(
+                f"the sampler used {used}, not {list(sampling.order)}", hint="This llama.cpp ignores `samplers`."
+            )
+        finish = "length" if reply.get("stop_type") == "limit" else "stop"
+        return Completion(str(reply["content"]), finish, int(reply.get("tokens_predicted", 0)))
+
+    def _post(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        for attempt in stamina.retry_context(
+            on=Transient, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=2.0
+        ):
+            with attempt:
+                return self._once(method, path, body)
+        raise AssertionError  # the last attempt returns or raises
+
+    def _once(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        try:
+            response = self._http.request(method, path, json=body)
+        except httpx.TransportError as error:
+            raise Transient(f"the sampler is gone: {type(error).__name__}", hint=_GONE) from None
+        if response.status_code >= 500:
+            raise Transient(f"the sampler said {response.status_code}: {response.text[:200]}", hint=_GONE)
+        if response.status_code >= 400:
+            raise Rejected(
+                f"the sampler said {response.status_code}: {response.text[:200]}", status=response.status_code
+            )
+        table: dict[str, Any] = response.json()
+        return table
+
+    def _start(self, model: Path) -> str:
+        command = [sys.executable, "-m", "fleetssd.adapters.llamacpp_child", "--model", str(model), *self._command]
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert self._child.stdout is not None  # noqa: S101  it was opened as a pipe
+        line = self._child.stdout.readline()
+        if not line:
+            self.__exit__(None, None, None)
+            raise Misconfigured(f"llama.cpp does not load {model}", hint=_NOT_LOADED)
+        told = json.loads(line)
+        self.name = str(told["engine"])
+        return str(told["url"])
+
+
+def parameters(sampling: Sampling, seed: int) -> dict[str, Any]:
+    """Return llama-server's parameters for a decode: all of them stated, and only the named samplers in this order."""
+    return {
+        "samplers": list(sampling.order),
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "typical_p": 1.0,
+        "repeat_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "seed": seed,
+        "n_predict": sampling.max_tokens,
+        "stream": False,
+    }
+
+
+_GONE = "The next start of the night continues where this one stopped."
+_NOT_LOADED = "Is it a GGUF that this llama.cpp knows? `pip install 'fleetssd[demo]'` brings xllamacpp."

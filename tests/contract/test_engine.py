@@ -1,0 +1,226 @@
+"""One suite over every engine: the embedded server in both profiles, and a real Ollama where its URL is given.
+
+FLEETSSD_TEST_OLLAMA_URL names a real server; the models that this makes there are removed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fleetssd.adapters.loopback_registry import serve_manifest
+from fleetssd.adapters.ollama_engine import OllamaEngine
+from fleetssd.artefact import choose_road
+from fleetssd.errors import Corrupt, Misconfigured, Rejected
+from fleetssd.ports import Prompt
+from fleetssd.recipe import Sampling
+from tests.contract.servers import embedded_ollama
+
+FILES = Path(__file__).parent.parent / "samples" / "ollama" / "files"
+BASE, ALIAS = "fleetssd-test-base:q", "fleetssd-test:latest"
+GREEDY = Sampling(0.0, 1, 1.0, 0.0, 8)
+PROMPTS = [Prompt(f"Write f{n}.", n) for n in range(6)]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """An engine to test, with raw access to its server."""
+
+    engine: OllamaEngine
+    raw: httpx.Client
+    rewrites: bool
+
+    def create(self, model: str, file: str) -> None:
+        """Create a model from a sample, past the engine's own methods."""
+        digest = self.engine.upload(FILES / file)
+        body = {
+            "model": model,
+            "files": {"m.gguf": f"sha256:{digest}"},
+            "parameters": {"num_ctx": 512},
+            "stream": False,
+        }
+        self.raw.post("/api/create", json=body).raise_for_status()
+
+    def greedy(self, model: str) -> list[str]:
+        """Return the greedy answers to the test's prompts."""
+        return [answer.text for answer in self.engine.complete(model, PROMPTS, GREEDY, lambda *_: None)]
+
+
+def servers() -> list[object]:
+    """Return what the suite runs over."""
+    real = os.environ.get("FLEETSSD_TEST_OLLAMA_URL")
+    profiles = [pytest.param(f"profile {name}", id=name) for name in ("0.32", "0.34.1")]
+    return [*profiles, *([pytest.param(real, id="real", marks=pytest.mark.live)] if real else [])]
+
+
+@pytest.fixture(scope="module", params=servers())
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """Yield an engine over a server that holds the base and an alias that points to it."""
+    where: str = request.param
+    if not where.startswith("profile "):
+        yield from _bench(where, rewrites=True)
+        return
+    profile = where.removeprefix("profile ")
+    with embedded_ollama(tmp_path_factory.mktemp("ollama"), profile) as url:
+        yield from _bench(url, rewrites=profile == "0.32")
+
+
+def _bench(url: str, *, rewrites: bool) -> Iterator[Bench]:
+    engine = OllamaEngine(url, BASE, partial(serve_manifest, "127.0.0.1"), timeout=60, concurrency=2)
+    with httpx.Client(base_url=url, timeout=60) as raw:
+        bench = Bench(engine, raw, rewrites)
+        bench.create(BASE, "base.gguf")
+        engine.point(ALIAS, BASE)
+        yield bench
+        names = [row["name"] for row in raw.get("/api/tags").json()["models"] or []]
+        for name in names:
+            if name.startswith("fleetssd-test"):
+                engine.remove(name)
+    engine.close()
+
+
+def test_probe_leaves_nothing_behind(bench: Bench) -> None:
+    """The probe tells what the server takes, and the list of models is as before."""
+    before = bench.raw.get("/api/tags").json()
+    probe = bench.engine.probe()
+    assert probe.pulls_from_loopback
+    assert choose_road("auto", probe) == "adapter-registry"
+    assert bench.raw.get("/api/tags").json() == before
+
+
+def test_probe_without_base_names_the_setting() -> None:
+    """An engine that has no base model is Misconfigured, with a hint."""
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json={"version": "1", "models": None}))
+    engine = OllamaEngine("http://engine", BASE, partial(serve_manifest, "127.0.0.1"), transport=transport)
+    with pytest.raises(Misconfigured, match="no model"):
+        engine.probe()
+
+
+def test_adapter_by_registry_has_the_digest_that_we_wrote(bench: Bench) -> None:
+    """The server's digest is known before, show names the adapter and the base's own file, answers differ from it."""
+    adapter = bench.engine.upload(FILES / "a1.gguf")
+    blob = bench.engine.blob_of(BASE)
+    digest = bench.engine.pull_adapter("fleetssd-test:v1", BASE, blob, adapter)
+    assert bench.engine.digest_of("FLEETSSD-test:v1") == digest
+    assert (
+        bench.engine.adapter_of("fleetssd-test:v1")
+        == adapter
+        == hashlib.sha256((FILES / "a1.gguf").read_bytes()).hexdigest()
+    )
+    assert bench.engine.blob_of("fleetssd-test:v1") == blob
+    assert bench.greedy("fleetssd-test:v1") != bench.greedy(BASE)
+    assert bench.engine.pull_adapter("fleetssd-test:v1", BASE, blob, adapter) == digest
+
+
+def test_an_adapter_installed_by_registry_leaves_one_name(bench: Bench) -> None:
+    """The long name of the loopback registry is gone after the install."""
+    adapter = bench.engine.upload(FILES / "a2.gguf")
+    bench.engine.pull_adapter("fleetssd-test:v2", BASE, bench.engine.blob_of(BASE), adapter)
+    names = [row["name"] for row in bench.raw.get("/api/tags").json()["models"]]
+    assert not [name for name in names if "/" in name]
+
+
+def test_an_adapter_that_was_never_uploaded_is_refused(bench: Bench) -> None:
+    """A layer that the server lacks is asked of us, we have none, and the pull fails cleanly."""
+    with pytest.raises(Rejected):
+        bench.engine.pull_adapter("fleetssd-test:v3", BASE, bench.engine.blob_of(BASE), "ab" * 32)
+    assert bench.engine.digest_of("fleetssd-test:v3") is None
+
+
+def test_template_and_parameters_are_the_bases_own(bench: Bench) -> None:
+    """What show says of template, parameters and system is equal for base and candidate; so is the rendered prompt."""
+    adapter = bench.engine.upload(FILES / "a1.gguf")
+    bench.engine.pull_adapter("fleetssd-test:v4", BASE, bench.engine.blob_of(BASE), adapter)
+    shown = [bench.raw.post("/api/show", json={"model": model}).json() for model in (BASE, "fleetssd-test:v4")]
+    for key in ("template", "parameters", "system", "license"):
+        assert shown[0].get(key) == shown[1].get(key)
+    assert bench.engine.rendered("fleetssd-test:v4", "U") == bench.engine.rendered(BASE, "U") is not None
+
+
+def test_an_adapter_sits_on_a_copy_of_the_base(bench: Bench) -> None:
+    """A base blob other than the base model's own is what the new name's FROM line shows."""
+    copy, adapter = bench.engine.upload(FILES / "m1.gguf"), bench.engine.upload(FILES / "a1.gguf")
+    bench.engine.pull_adapter("fleetssd-test:v5", BASE, copy, adapter)
+    assert (bench.engine.blob_of("fleetssd-test:v5"), bench.engine.adapter_of("fleetssd-test:v5")) == (copy, adapter)
+
+
+def test_merged_by_create_carries_the_bases_parameters(bench: Bench) -> None:
+    """A merged file becomes a model with the base's parameters and rendered prompt, no adapter, other answers."""
+    blob = bench.engine.upload(FILES / "m1.gguf")
+    digest = bench.engine.create_merged("fleetssd-test:m1", BASE, blob)
+    shown = [bench.raw.post("/api/show", json={"model": model}).json() for model in (BASE, "fleetssd-test:m1")]
+    assert bench.engine.digest_of("fleetssd-test:m1") == digest
+    assert bench.engine.adapter_of("fleetssd-test:m1") is None
+    assert shown[0].get("parameters") == shown[1].get("parameters")
+    assert bench.engine.rendered("fleetssd-test:m1", "U") == bench.engine.rendered(BASE, "U")
+    assert bench.greedy("fleetssd-test:m1") != bench.greedy(BASE)
+    assert bench.rewrites or bench.engine.blob_of("fleetssd-test:m1") == blob
+
+
+def test_a_merged_file_that_was_never_uploaded_is_refused(bench: Bench) -> None:
+    """The server's no comes back as Rejected with its words."""
+    with pytest.raises(Rejected, match=r"no such file|not found"):
+        bench.engine.create_merged("fleetssd-test:m2", BASE, "cd" * 32)
+
+
+def test_pointing_the_alias_gives_it_the_models_digest(bench: Bench) -> None:
+    """A copy has the digest of its source, and pointing back restores the old one."""
+    blob = bench.engine.upload(FILES / "m1.gguf")
+    bench.engine.create_merged("fleetssd-test:m3", BASE, blob)
+    for model in ("fleetssd-test:m3", BASE):
+        bench.engine.point(ALIAS, model)
+        assert bench.engine.digest_of(ALIAS) == bench.engine.digest_of(model)
+
+
+def test_pointing_to_nothing_is_refused(bench: Bench) -> None:
+    """A model that is not there leaves the alias where it is."""
+    before = bench.engine.digest_of(ALIAS)
+    with pytest.raises(Rejected, match="no model"):
+        bench.engine.point(ALIAS, "fleetssd-test:nope")
+    assert bench.engine.digest_of(ALIAS) == before
+
+
+def test_a_preloaded_model_is_listed_with_its_digest(bench: Bench) -> None:
+    """Loading is visible by digest, whatever the name was that caused it."""
+    bench.engine.preload(ALIAS)
+    assert bench.engine.digest_of(ALIAS) in bench.engine.loaded().values()
+
+
+def test_completions_keep_their_order_and_repeat_by_seed(bench: Bench) -> None:
+    """Many in flight come back in the order asked; the same seeds give the same greedy answers; progress counts all."""
+    seen: list[tuple[int, int]] = []
+    first = bench.engine.complete(BASE, PROMPTS, GREEDY, lambda done, total, _: seen.append((done, total)))
+    one_by_one = [bench.engine.complete(BASE, [prompt], GREEDY, lambda *_: None)[0] for prompt in PROMPTS]
+    assert first == one_by_one
+    assert seen == [(n + 1, len(PROMPTS)) for n in range(len(PROMPTS))]
+    assert {answer.finish for answer in first} <= {"stop", "length"}
+    assert all(0 < answer.tokens <= 8 for answer in first)
+
+
+def test_a_missing_model_is_an_error_a_completion(bench: Bench) -> None:
+    """A request that fails is told per completion; nothing is raised."""
+    answers = bench.engine.complete("fleetssd-test:nope", PROMPTS[:2], GREEDY, lambda *_: None)
+    assert [(answer.text, answer.finish, answer.tokens) for answer in answers] == [("", "error", 0)] * 2
+
+
+def test_removing_twice_is_no_error(bench: Bench) -> None:
+    """A name that is gone is what was wanted."""
+    bench.create("fleetssd-test:gone", "base.gguf")
+    bench.engine.remove("fleetssd-test:gone")
+    bench.engine.remove("fleetssd-test:gone")
+    assert bench.engine.digest_of("fleetssd-test:gone") is None
+
+
+def test_a_base_with_an_adapter_is_not_built_upon(bench: Bench) -> None:
+    """Stacking is refused before anything is sent."""
+    adapter = bench.engine.upload(FILES / "a1.gguf")
+    bench.engine.pull_adapter("fleetssd-test:v6", BASE, bench.engine.blob_of(BASE), adapter)
+    with pytest.raises(Corrupt, match="adapter"):
+        bench.engine.pull_adapter("fleetssd-test:v7", "fleetssd-test:v6", bench.engine.blob_of(BASE), adapter)
