@@ -142,7 +142,7 @@ async def ps(server: Server, _http: Request) -> Response:
                     "model": runner.name,
                     "size": runner.model.size,
                     "digest": runner.model.digest,
-                    "details": runner.model.details(),
+                    "details": runner.model.details() | {"parent_model": ""},
                     "expires_at": rfc3339(runner.expires_ns),
                     "size_vram": 0,
                     "context_length": runner.engine.spec.context,

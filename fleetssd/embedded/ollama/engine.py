@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .replies import ApiError, Json, dumps
-from .wire import WireError, exchange
+from .wire import Wire, WireError
 
 _PACKAGE_ROOT = Path(__file__).resolve().parents[3]
 _DIED = (
@@ -41,7 +41,7 @@ class Engine:
         self.spec = spec
         self.process = process
         host, _, port = url.removeprefix("http://").rpartition(":")
-        self._host, self._port = host, int(port)
+        self._wire = Wire(host, int(port), spare=spec.parallel)
         self._slots = asyncio.Semaphore(spec.parallel)
 
     @property
@@ -51,6 +51,7 @@ class Engine:
 
     async def stop(self) -> None:
         """Kill the child; nothing in it needs saving."""
+        self._wire.close()
         if self.alive:
             self.process.kill()
         await self.process.wait()
@@ -66,7 +67,7 @@ class Engine:
         body = dumps(request | {"stream": True})
         async with self._slots:
             try:
-                async with exchange(self._host, self._port, "POST", "/completion", body) as reply:
+                async with self._wire.exchange("/completion", body) as reply:
                     if reply.status != 200:
                         raise _refused(reply.status, await reply.read())
                     async for line in reply.lines():
@@ -96,7 +97,7 @@ class Engine:
 
     async def _ask(self, path: str, request: Json) -> Json:
         try:
-            async with exchange(self._host, self._port, "POST", path, dumps(request)) as reply:
+            async with self._wire.exchange(path, dumps(request)) as reply:
                 body = await reply.read()
         except WireError as error:
             raise ApiError(500, _DIED) from error

@@ -67,7 +67,7 @@ def _serve(options: argparse.Namespace) -> Any:
     params.n_parallel = options.parallel
     params.n_batch = max(options.batch, 1)
     params.n_ubatch = max(options.batch, 1)
-    params.n_threads_http = options.parallel + 4
+    params.n_threads_http = 2 * options.parallel + 4  # a connection that is kept open keeps its thread
     params.ctx_shift = options.shift
     params.cache_ram_mib = 0  # that cache restores what was computed under another adapter
     params.warmup = False
