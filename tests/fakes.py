@@ -19,7 +19,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.models: dict[str, tuple[str, str, str | None]] = {}
-        self.running: dict[str, str] = {}
+        self.running: dict[str, tuple[str, str]] = {}
         self.calls: list[str] = []
         self.answer: Callable[[str, Prompt], Completion] = lambda _model, _prompt: Completion("ok", "stop", 1)
         self.before: Callable[[str], None] = lambda _call: None
@@ -76,12 +76,11 @@ class FakeEngine:
         """Load; one model a file, as Ollama does it."""
         self._called(f"preload {model}")
         digest, blob, _ = self.models[model]
-        self.running = {name: d for name, d in self.running.items() if self.models[name][1] != blob}
-        self.running[model] = digest
+        self.running = {blob: (model, digest)} | {b: m for b, m in self.running.items() if b != blob}
 
     def loaded(self) -> dict[str, str]:
         """Return what is loaded."""
-        return dict(self.running)
+        return dict(self.running.values())
 
     def point(self, alias: str, model: str) -> None:
         """Copy a name."""

@@ -1,0 +1,136 @@
+"""The install stage over an engine in memory: which road, which proofs, which refusals."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleetssd.checkpoints import Checkpoint
+from fleetssd.errors import Corrupt, Rejected, Transient
+from fleetssd.operations.install import install
+from fleetssd.ports import Completion, Prompt
+from fleetssd.recipe import Lora, NightPlan, Sampling
+from tests.fakes import FakeEngine
+
+NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
+BASE = "fleet-base:latest"
+ADAPTER, MERGED, BAKED = "a" * 64, "b" * 64, "c" * 64
+NAME = f"fleet-coder:v20261122-{'a' * 12}"
+DECODE = Sampling(1.0, 40, 1.0, 0.0, 64)
+PLAN = NightPlan(
+    3, "ssd", 1, (), (), (), DECODE, Lora(4, 8.0, (), 1e-3, 4, 1, 1, 0, 64), DECODE, "none", (0.2,), 4, "auto", "0",
+    "0", BASE, 1.0,
+)  # fmt: skip
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    """Return an engine with a base that answers otherwise than everything else."""
+    engine = FakeEngine()
+    engine.models[BASE] = ("served-base", "blob-base", None)
+    engine.answer = lambda model, prompt: Completion(f"{prompt.text} by {model == BASE}", "stop", 3)
+    return engine
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder of artefacts; the fake engine takes a file's text for its digest."""
+    for name, digest in (("adapter", ADAPTER), ("merged", MERGED), ("baked", BAKED)):
+        (tmp_path / f"{name}.gguf").write_text(digest)
+    return tmp_path
+
+
+def run(engine: FakeEngine, folder: Path, files: dict[str, str], **more: Any) -> Checkpoint:
+    """Install with what all tests share."""
+    told: dict[str, Any] = {"road": "adapter-registry", "tau": 1.0, "prompts": ["one", "two"]} | more
+    return install(
+        engine, plan=PLAN, base_model=BASE, alias="fleet-coder:latest", folder=folder, files=files, now=NOW, **told
+    )
+
+
+def test_an_adapter_sits_beside_the_base(engine: FakeEngine, folder: Path) -> None:
+    """The name carries the adapter's digest; the file under it is the base's own."""
+    made = run(engine, folder, {"adapter": ADAPTER})
+    assert (made.digest, made.kind, made.model, made.road, made.night) == (
+        ADAPTER, "adapter", NAME, "adapter-registry", 3,
+    )  # fmt: skip
+    assert engine.models[NAME] == (made.served_digest, "blob-base", ADAPTER)
+    assert made.bytes == 64
+
+
+def test_a_baked_base_is_what_the_adapter_sits_on(engine: FakeEngine, folder: Path) -> None:
+    """Where the temperature is baked in, the copy of the base with it is uploaded and used."""
+    made = run(engine, folder, {"adapter": ADAPTER, "baked": BAKED}, tau=0.2)
+    assert (engine.blob_of(made.model), made.tau) == (BAKED, 0.2)
+
+
+def test_a_merged_file_is_created_and_has_no_adapter(engine: FakeEngine, folder: Path) -> None:
+    """By the other road the merged file's digest is the artefact's."""
+    made = run(engine, folder, {"adapter": ADAPTER, "merged": MERGED}, road="merged-create")
+    assert (made.digest, made.kind, engine.adapter_of(made.model)) == (MERGED, "merged", None)
+
+
+def test_a_file_that_changed_since_the_build_is_corrupt(engine: FakeEngine, folder: Path) -> None:
+    """What is uploaded must be what was built."""
+    (folder / "adapter.gguf").write_text("d" * 64)
+    with pytest.raises(Corrupt, match="not the file that was built"):
+        run(engine, folder, {"adapter": ADAPTER})
+
+
+def test_the_bases_own_answers_are_refused(engine: FakeEngine, folder: Path) -> None:
+    """An adapter without effect is no candidate, and its name is removed."""
+    engine.answer = lambda _model, prompt: Completion(prompt.text, "stop", 1)
+    with pytest.raises(Rejected, match="no effect"):
+        run(engine, folder, {"adapter": ADAPTER})
+    assert NAME not in engine.models
+
+
+def test_silence_is_refused(engine: FakeEngine, folder: Path) -> None:
+    """A candidate that answers nothing is refused."""
+    engine.answer = lambda model, _prompt: Completion("x" if model == BASE else " ", "stop", 1)
+    with pytest.raises(Rejected, match="answers nothing"):
+        run(engine, folder, {"adapter": ADAPTER})
+
+
+def test_never_stopping_is_refused(engine: FakeEngine, folder: Path) -> None:
+    """The base stops, the candidate runs into the limit every time: its end token is lost."""
+    engine.answer = lambda model, _prompt: Completion(model, "stop" if model == BASE else "length", 1)
+    with pytest.raises(Rejected, match="never stops"):
+        run(engine, folder, {"adapter": ADAPTER})
+
+
+def test_another_chat_template_is_refused(engine: FakeEngine, folder: Path) -> None:
+    """Base and candidate must see the same prompt."""
+    engine.templates[NAME] = "<{}>"
+    with pytest.raises(Rejected, match="template"):
+        run(engine, folder, {"adapter": ADAPTER})
+
+
+def test_a_failing_engine_is_tried_again(engine: FakeEngine, folder: Path) -> None:
+    """An answer that is an error says nothing about the candidate, so the stage is put off and the name stays."""
+    engine.answer = lambda _model, _prompt: Completion("", "error", 0)
+    with pytest.raises(Transient):
+        run(engine, folder, {"adapter": ADAPTER})
+    assert NAME in engine.models
+
+
+def test_without_issues_it_asks_questions_of_its_own(engine: FakeEngine, folder: Path) -> None:
+    """A night without a tune slice is still smoke-tested."""
+    asked: list[str] = []
+
+    def answer(model: str, prompt: Prompt) -> Completion:
+        asked.append(prompt.text)
+        return Completion(model, "stop", 1)
+
+    engine.answer = answer
+    run(engine, folder, {"adapter": ADAPTER}, prompts=[])
+    assert asked
+
+
+def test_the_base_is_asked_before_the_candidate_is_loaded(engine: FakeEngine, folder: Path) -> None:
+    """Each alternation on one file is a reload for the whole fleet: there is one."""
+    run(engine, folder, {"adapter": ADAPTER})
+    assert engine.calls == [f"pull {NAME}", f"complete {BASE}", f"preload {NAME}", f"complete {NAME}"]
