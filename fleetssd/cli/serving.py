@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from fleetssd.cli.app import app
+from fleetssd import wiring
+from fleetssd.cli.app import app, settings
 from fleetssd.cli.reading import moment, print_json, report, short, show, table, tag
+from fleetssd.operations import swap
+from fleetssd.status import swap_table
 
 
 @app.command()
@@ -26,6 +30,27 @@ def swaps(
         print_json(lines)
     else:
         show(_log(lines) if lines else "No swap yet: the base serves.")
+
+
+@app.command()
+def rollback(
+    context: typer.Context,
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept in the swap log.")] = "by hand",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Put the checkpoint that served before in front of the fleet again.
+
+    Examples: fleetssd rollback --reason "slower than yesterday"; fleetssd rollback --json
+    """
+    wiring.configure_logging()
+    told = settings(context)
+    with closing(wiring.open_store(told)) as store, closing(wiring.open_engine(told)) as engine:
+        now = wiring.open_clock(told).now()
+        line = swap.rollback(store, engine, told, actor="operator", reason=reason, now=now)
+    if as_json:
+        print_json(swap_table([line])[0])
+    else:
+        show(f"{told.engine.alias} serves {escape(line.to_model)} again ({line.to_digest[:12]}).")
 
 
 def _log(lines: list[dict[str, Any]]) -> Table:
