@@ -13,6 +13,7 @@ from fleetssd import config
 from fleetssd.diffs import change_refusals, matches
 from fleetssd.gitea import IssueText, MergedPull, PullKey, PullRow
 from fleetssd.gitea_links import Link
+from fleetssd.reverts import is_revert
 from fleetssd.texts import filled, neutral
 
 State: TypeAlias = Literal["train", "held_out", "refused"]
@@ -98,6 +99,8 @@ def refusals_of_row(row: PullRow, fleet: config.Fleet) -> tuple[str, ...]:
         reasons.append("author_not_agent")
     if not watched(row.repository, fleet):
         reasons.append("repository_not_watched")
+    if is_revert(row.title, row.body):
+        reasons.append("is_revert")
     return tuple(reasons)
 
 
@@ -214,6 +217,8 @@ def _provenance(pull: MergedPull, links: Sequence[Link], diff: PullDiff | None, 
         reasons.append("author_not_agent")
     if not watched(pull.repository, fleet):
         reasons.append("repository_not_watched")
+    if is_revert(pull.title, pull.body):
+        reasons.append("is_revert")
     if fleet.require_human_merge and (is_agent(pull.merger, fleet) or pull.merger.lower() in _SERVERS_OWN[:1]):
         reasons.append("merger_is_agent")
     if fleet.require_human_merge and pull.merger and pull.merger.lower() == pull.author.lower():

@@ -17,6 +17,7 @@ import structlog
 from fleetssd.adapters.clock import SteeredClock, SystemClock
 from fleetssd.config import Settings
 from fleetssd.ports import Clock, Forge, Mirror, Progress, Sampler, Sandbox, Trainer
+from fleetssd.records import Redact
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -67,6 +68,13 @@ def open_mirror(settings: Settings) -> Mirror:
     from fleetssd.adapters.git_mirror import GitMirror  # noqa: PLC0415
 
     return GitMirror(settings.data_dir / "mirrors", settings.forge)
+
+
+def open_secrets(settings: Settings) -> Redact:
+    """Return what takes secrets out of texts."""
+    from fleetssd.adapters.secrets import DetectSecrets  # noqa: PLC0415
+
+    return DetectSecrets(settings.records.secret_patterns)
 
 
 def open_engine(settings: Settings) -> OllamaEngine:
@@ -148,7 +156,7 @@ class DaemonParts:
     store: SqlStore
     forge: Forge
     mirror: Mirror
-    secrets: Secrets
+    secrets: Redact
     engine: OllamaEngine
     clock: Clock
     sandbox: Callable[[], Sandbox]

@@ -1,0 +1,151 @@
+"""git behind the mirror port: one bare, blobless mirror a repository, and few processes for many pull requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from fleetssd import config
+from fleetssd.adapters.git_mirror.parse import Change, Commit, commits, objects, patches, raw_changes, utf8
+from fleetssd.adapters.git_mirror.process import MissingRef, Repository, login_environment
+from fleetssd.gitea import MergedPull
+from fleetssd.records import PullDiff
+
+MAX_FILE_BYTES = 1 << 20
+"""Larger files at the head are not read as text."""
+
+
+class GitMirror:
+    """Mirrors in a folder, one for each repository id.
+
+    Hooks, filters, submodules and LFS of a fetched repository never run: the mirrors are bare and read by git alone.
+    """
+
+    def __init__(self, folder: Path, settings: config.Forge) -> None:
+        self.folder, self.settings = folder, settings
+
+    def diffs(self, repository: str, clone_url: str, pulls: Sequence[MergedPull]) -> dict[int, PullDiff | str]:
+        """Fetch the heads of many pull requests at once; the value is the diff or a refusal reason code.
+
+        Raises Transient where the server cannot be reached and Misconfigured where it does not take the token.
+        """
+        mirror = self._open(clone_url, pulls[0].key.repository_id)
+        heads = _fetch(mirror, pulls)
+        known = _read_commits(mirror, heads, pulls)
+        out: dict[int, PullDiff | str] = {}
+        pairs: dict[int, tuple[Commit, Commit]] = {}
+        for pull in pulls:
+            found = _ends(mirror, pull, heads, known)
+            if isinstance(found, str):
+                out[pull.key.number] = found
+            else:
+                pairs[pull.key.number] = found
+        return out | _diffs(mirror, pairs, {pull.key.number: known.get(pull.merge_commit) for pull in pulls})
+
+    def _open(self, clone_url: str, repository_id: int) -> Repository:
+        token_file = self.settings.token_file
+        environment = login_environment(self.settings.url, token_file)
+        return Repository.open(self.folder / f"{repository_id}.git", clone_url, environment)
+
+
+def _fetch(mirror: Repository, pulls: Sequence[MergedPull]) -> dict[int, str]:
+    """Fetch what the diffs need of the history and return the frozen heads: {number: commit}."""
+    numbers = [pull.key.number for pull in pulls]
+    commits = {sha for pull in pulls for sha in (pull.merge_base, pull.merge_commit) if sha}
+    try:
+        mirror.fetch([*map(_head, numbers), *sorted(commits)])
+    except MissingRef:
+        # A commit that nothing refers to any more, or a server that gives out no single commits: branches have most.
+        _fetch_some(mirror, numbers)
+        with suppress(MissingRef):
+            mirror.fetch(["+refs/heads/*:refs/fleet/heads/*"])
+    return mirror.heads(numbers)
+
+
+def _fetch_some(mirror: Repository, numbers: Sequence[int]) -> None:
+    """Fetch the heads that there are, halving the list until the missing ones stand alone."""
+    try:
+        mirror.fetch([_head(number) for number in numbers])
+    except MissingRef:
+        if len(numbers) > 1:
+            middle = len(numbers) // 2
+            _fetch_some(mirror, numbers[:middle])
+            _fetch_some(mirror, numbers[middle:])
+
+
+def _head(number: int) -> str:
+    return f"+refs/pull/{number}/head:refs/fleet/pull/{number}"
+
+
+def _read_commits(mirror: Repository, heads: dict[int, str], pulls: Sequence[MergedPull]) -> dict[str, Commit]:
+    wanted = {*heads.values(), *(sha for pull in pulls for sha in (pull.merge_base, pull.merge_commit) if sha)}
+    return commits(mirror.read("cat-file", "--batch", stdin=_lines(sorted(wanted))))
+
+
+def _ends(
+    mirror: Repository, pull: MergedPull, heads: dict[int, str], known: dict[str, Commit]
+) -> tuple[Commit, Commit] | str:
+    """Return the commits between which the pull request's own change lies, or why they are not known.
+
+    The base is the server's merge base. Where that is the head itself (a merge by hand that was checked again), it is
+    the merge base of the head and the merge commit's first parent, if that is a commit with two parents.
+    """
+    head = known.get(heads.get(pull.key.number, ""))
+    if head is None:
+        return "head_gone"
+    merge = known.get(pull.merge_commit)
+    base = pull.merge_base
+    if base == head.sha or not base:
+        parents = merge.parents if merge else ()
+        if not parents or (base and len(parents) != 2):
+            return "base_unknown"
+        base = mirror.merge_base(parents[0], head.sha)
+    if base not in known:
+        known |= commits(mirror.read("cat-file", "--batch", stdin=_lines([base])))
+    if base not in known or base == head.sha:
+        return "base_unknown"
+    return known[base], head
+
+
+def _diffs(
+    mirror: Repository, pairs: dict[int, tuple[Commit, Commit]], merges: dict[int, Commit | None]
+) -> dict[int, PullDiff | str]:
+    """Read the diffs and the changed files of many pull requests with a handful of processes."""
+    if not pairs:
+        return {}
+    trees = {number: (base.tree, head.tree) for number, (base, head) in pairs.items()}
+    stdin = _lines(f"{base} {head}" for base, head in trees.values())
+    changes = raw_changes(mirror.read("diff-tree", "--stdin", "-r", "--raw", "-z", "--no-renames", stdin=stdin))
+    mirror.fetch_blobs({blob for found in changes.values() for change in found for blob in change.blobs})
+    text = patches(mirror.read("diff-tree", "--stdin", "-r", "-p", "-M", "--no-color", "--no-ext-diff", stdin=stdin))
+    contents = _contents(mirror, {change for found in changes.values() for change in found})
+    out: dict[int, PullDiff | str] = {}
+    for number, (base, head) in pairs.items():
+        merge, found = merges.get(number), changes.get(trees[number], ())
+        out[number] = PullDiff(
+            base_commit=base.sha,
+            head_commit=head.sha,
+            diff=text.get(trees[number], b""),
+            changed_paths=tuple(change.path for change in found),
+            files=tuple((change.path, contents[change.new]) for change in found if change.new in contents),
+            merge_parents=merge.parents if merge else (),
+        )
+    return out
+
+
+def _contents(mirror: Repository, changes: set[Change]) -> dict[str, str]:
+    """Return the text of every regular file that the changes leave, by blob; binary and large ones are left out."""
+    blobs = sorted({change.new for change in changes if change.regular})
+    sizes = mirror.read("cat-file", "--batch-check", stdin=_lines(blobs)).decode().split("\n")
+    small = [line.split()[0] for line in sizes if line and line.split()[-1].isdigit() and _size(line) <= MAX_FILE_BYTES]
+    found = objects(mirror.read("cat-file", "--batch", stdin=_lines(small)))
+    return {name: text for name, (_, body) in found.items() if (text := utf8(body)) is not None}
+
+
+def _size(line: str) -> int:
+    return int(line.rsplit(maxsplit=1)[-1])
+
+
+def _lines(items: Iterable[str]) -> bytes:
+    return "".join(f"{item}\n" for item in items).encode()

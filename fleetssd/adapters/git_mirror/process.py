@@ -1,0 +1,155 @@
+"""git processes on one mirror, through GitPython: arguments in a list, a closed environment, a limit on time."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import tempfile
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from git import Git
+from git.exc import GitCommandError, GitCommandNotFound
+
+from fleetssd.adapters.git_mirror.parse import heads
+from fleetssd.errors import FleetError, Misconfigured, Rejected, Transient
+
+FETCH_SECONDS = 600.0
+READ_SECONDS = 120.0
+
+_CLOSED = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "true",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_ALLOW_PROTOCOL": "http:https",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_LFS_SKIP_SMUDGE": "1",
+}
+# Set for every process, whatever the mirror's own file says; hooks and background work never run.
+_SETTINGS = {
+    "core.hooksPath": os.devnull,
+    "core.quotePath": "false",
+    "core.fsmonitor": "false",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "fetch.recurseSubmodules": "false",
+    "fetch.writeCommitGraph": "false",
+    "http.followRedirects": "false",
+    "protocol.version": "2",
+    "credential.helper": "",
+}
+
+
+class MissingRef(Rejected):
+    """The server has none of these refs or commits, or does not give them out."""
+
+
+def login_environment(root: str, token_file: Path) -> dict[str, str]:
+    """Return the settings and the token as `GIT_CONFIG_*`: never an argument, never a file, only for this server.
+
+    Basic is the one form of login in which servers check the token's scope. Raises Misconfigured where there is none.
+    """
+    try:
+        token = token_file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        raise Misconfigured(f"cannot read the token file {token_file}", hint="See forge.token_file.") from None
+    login = base64.b64encode(f"x:{token}".encode()).decode()
+    pairs = [*_SETTINGS.items(), (f"http.{root}/.extraHeader", f"Authorization: Basic {login}")]
+    numbered = {f"GIT_CONFIG_KEY_{number}": key for number, (key, _) in enumerate(pairs)}
+    values = {f"GIT_CONFIG_VALUE_{number}": value for number, (_, value) in enumerate(pairs)}
+    return {**_CLOSED, "GIT_CONFIG_COUNT": str(len(pairs)), **numbered, **values}
+
+
+@dataclass(frozen=True)
+class Repository:
+    """One bare mirror."""
+
+    path: Path
+    environment: Mapping[str, str]
+
+    @classmethod
+    def open(cls, path: Path, url: str, environment: Mapping[str, str]) -> Repository:
+        """Open a mirror of `url`, making it where it is missing. Raises Misconfigured where git is missing."""
+        mirror = cls(path, environment)
+        if not (path / "HEAD").exists():
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            mirror.run("init", "--bare", "--quiet", "--template=", str(path))
+        mirror.run("config", "remote.origin.url", url)
+        return mirror
+
+    def fetch(self, wants: Collection[str], *, options: Iterable[str] = ("--no-write-fetch-head",)) -> None:
+        """Fetch refspecs and commits without their files. Raises MissingRef where the server lacks one of them."""
+        stdin = "".join(f"{want}\n" for want in wants).encode()
+        common = ("--quiet", "--no-tags", "--no-auto-maintenance", "--recurse-submodules=no", "--filter=blob:none")
+        self.run("fetch", *common, *options, "--stdin", "origin", stdin=stdin, seconds=FETCH_SECONDS)
+
+    def fetch_blobs(self, blobs: Collection[str]) -> None:
+        """Fetch these objects, as far as they are not here, in one request."""
+        if not blobs:
+            return
+        # Asking for a missing object would fetch it alone, so ask what is here instead.
+        listed = self.read("cat-file", "--batch-all-objects", "--unordered", "--batch-check=%(objectname)")
+        missing = set(blobs).difference(listed.decode().split("\n"))
+        if missing:
+            with suppress(MissingRef):  # a server that gives out no single objects; git then asks in its own way
+                self.fetch(sorted(missing))
+
+    def heads(self, numbers: Collection[int]) -> dict[int, str]:
+        """Return the fetched heads of pull requests: {number: commit}."""
+        found = dict(heads(self.read("for-each-ref", "--format=%(objectname) %(refname)", "refs/fleet/pull/")))
+        return {number: found[number] for number in numbers if number in found}
+
+    def merge_base(self, one: str, other: str) -> str:
+        """Return the best common ancestor of two commits, empty where there is none."""
+        try:
+            return self.read("merge-base", one, other).decode().strip()
+        except (Transient, Rejected):
+            return ""
+
+    def read(self, *arguments: str, stdin: bytes = b"") -> bytes:
+        """Return what a git command prints."""
+        return self.run(*arguments, stdin=stdin, seconds=READ_SECONDS)
+
+    def run(self, *arguments: str, stdin: bytes = b"", seconds: float = READ_SECONDS) -> bytes:
+        """Run a git command on this mirror and return what it prints, byte for byte."""
+        with tempfile.TemporaryFile() as source:
+            source.write(stdin)
+            source.seek(0)
+            try:
+                output = Git(str(self.path)).execute(
+                    ["git", f"--git-dir={self.path}", *arguments],
+                    istream=source,
+                    env=dict(self.environment),
+                    stdout_as_string=False,
+                    strip_newline_in_stdout=False,
+                    kill_after_timeout=seconds,
+                )
+            except GitCommandNotFound:
+                raise Misconfigured("git is not installed", hint="Install git, version 2.31 or newer.") from None
+            except GitCommandError as error:
+                raise _meaning(str(error.stderr or ""), arguments[0]) from None
+        return output if isinstance(output, bytes) else str(output).encode()
+
+
+_MISSING = re.compile(
+    r"couldn't find remote ref|not our ref|unadvertised object|no such remote ref|bad object"
+    r"|error: 404|repository '.*' not found",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(r"Authentication failed|error: 40[13]|could not read Username|terminal prompts disabled")
+
+
+def _meaning(stderr: str, command: str) -> FleetError:
+    """Name git's own messages (in English: GitPython sets LC_ALL=C) for the reaction."""
+    said = " ".join(line.strip() for line in stderr.splitlines() if line.strip())[-300:]
+    if _MISSING.search(stderr):
+        return MissingRef(said)
+    if _DENIED.search(stderr):
+        hint = "The token needs read:repository and an account that sees the repository."
+        return Misconfigured(f"git {command} was refused: {said}", hint=hint)
+    return Transient(f"git {command} failed: {said}", hint="It is tried again with the next poll.")

@@ -1,0 +1,52 @@
+"""Which pull requests another one takes back, read from its title and body."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fleetssd.gitea import PullKey, PullRow
+
+_TITLE = re.compile(r'\s*revert(?:s|ed)?\b[:\s]*["\u201c\u00ab]', re.IGNORECASE)
+_COMMIT = re.compile(r"\bThis reverts commit ([0-9a-f]{7,64})\b", re.IGNORECASE)
+_PULL = re.compile(r"\breverts (?:([0-9A-Za-z_.-]+/[0-9A-Za-z_.-]+))?[#!]([0-9]+)\b", re.IGNORECASE)
+_QUOTED = re.compile(r"\(#([0-9]+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a merged pull request says it takes back: commits (or their first digits) and numbers, in one repository."""
+
+    repository_id: int
+    commits: frozenset[str]
+    pulls: frozenset[int]
+
+
+def is_revert(title: str, body: str) -> bool:
+    """Tell whether a pull request takes another one back, in the forms that git and the forges write."""
+    return bool(_TITLE.match(title) or _COMMIT.search(body))
+
+
+def claims(rows: Iterable[PullRow]) -> list[Claim]:
+    """Return what the merged reverts among these rows take back; who wrote them does not matter."""
+    return [_claim(row) for row in rows if row.merged and is_revert(row.title, row.body)]
+
+
+def taken_back(pull: PullKey, commits: Iterable[str], found: Iterable[Claim]) -> bool:
+    """Tell whether one of the claims is about this pull request, by its number or by its merge or head commit."""
+    ours = [commit for commit in commits if commit]
+    return any(_about(pull.number, ours, claim) for claim in found if claim.repository_id == pull.repository_id)
+
+
+def _claim(row: PullRow) -> Claim:
+    commits = frozenset(commit.lower() for commit in _COMMIT.findall(row.body))
+    pulls = {int(number) for place, number in _PULL.findall(row.body) if place.lower() in ("", row.repository.lower())}
+    if not commits and not pulls:
+        # The merge commit's subject names its pull request last: Revert "Merge pull request 'T' (#2) from b into main".
+        pulls = {int(number) for number in _QUOTED.findall(row.title)[-1:]}
+    return Claim(row.key.repository_id, commits, frozenset(pulls - {row.key.number}))
+
+
+def _about(number: int, commits: Iterable[str], claim: Claim) -> bool:
+    return number in claim.pulls or any(commit.startswith(start) for commit in commits for start in claim.commits)
