@@ -131,4 +131,6 @@ def _say(**event: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # all is on disk; tearing torch and arrow down would take a second

@@ -118,8 +118,7 @@ def _child(command: Sequence[str], out: Path, threads: int, log: Any) -> Iterato
     """Start the trainer; leaving the block early, by whatever exception, stops it and waits for its checkpoint."""
     read_end, write_end = os.pipe()
     confined = command[0] == "bwrap"
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, read_end)
+    with open(read_end, "rb") as told:  # noqa: PTH123  a pipe has no path
         try:
             process = subprocess.Popen(
                 [command[0], "--info-fd", str(write_end), *command[1:]] if confined else list(command),
@@ -133,16 +132,20 @@ def _child(command: Sequence[str], out: Path, threads: int, log: Any) -> Iterato
             )
         finally:
             os.close(write_end)
-        stack.callback(_stop, child := _Child(process, process.pid))
-        if confined:
-            child.pid = _inner_pid(read_end, process.pid)
-        yield child
+        child = _Child(process, process.pid)
+        try:
+            if confined:
+                child.pid = _inner_pid(told.read(), process.pid)
+            yield child
+        finally:
+            _stop(child)
 
 
-def _inner_pid(read_end: int, otherwise: int) -> int:
+def _inner_pid(told: bytes, otherwise: int) -> int:
+    """Return the confined trainer's pid: a signal to bubblewrap itself would end it without a checkpoint."""
     try:
-        return int(json.loads(os.read(read_end, 4096))["child-pid"])
-    except (ValueError, KeyError):  # it ended before it could say so
+        return int(json.loads(told)["child-pid"])
+    except (ValueError, KeyError):  # bubblewrap ended before it could say so
         return otherwise
 
 
