@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import special, stats
 
-from fleetssd.scoring import Array
+from fleetssd.scoring import NORMAL, Array
 
 
 def spend(night_number: int, alpha: float) -> float:
@@ -26,7 +25,7 @@ def sample_size(delta: float, discordant: float, *, alpha: float = 0.05, power: 
 
     n = (z_{alpha/2} sqrt(psi) + z_beta sqrt(psi - delta^2))^2 / delta^2 (Miettinen 1968), not rounded.
     """
-    z_alpha, z_beta = _z(alpha), float(special.ndtri(power))
+    z_alpha, z_beta = _z(alpha), NORMAL.inv_cdf(power)
     return (z_alpha * math.sqrt(discordant) + z_beta * math.sqrt(discordant - delta**2)) ** 2 / delta**2
 
 
@@ -38,7 +37,7 @@ def sample_size_repeated(
     The mean delta has variance (between^2 + 2 within / samples) / n; `between` is the standard deviation of the true
     delta over problems, `within` the mean of p(1-p).
     """
-    needed = _z(alpha) + float(special.ndtri(power))
+    needed = _z(alpha) + NORMAL.inv_cdf(power)
     return needed**2 * (between**2 + 2.0 * within / samples) / delta**2
 
 
@@ -64,12 +63,14 @@ def detectable_seen(deltas: Array, *, alpha: float = 0.05, power: float = 0.8) -
     """
     if len(deltas) < 2:
         return 1.0
-    needed = _z(alpha) + float(special.ndtri(power))
+    needed = _z(alpha) + NORMAL.inv_cdf(power)
     return min(1.0, float(needed * deltas.std(ddof=1) / math.sqrt(len(deltas))))
 
 
 def mcnemar_power(problems: int, discordant: float, delta: float, *, alpha: float = 0.05) -> float:
     """Return the chance that the exact two-sided McNemar test shows `delta`, over all discordant counts."""
+    from scipy import stats  # noqa: PLC0415  heavy, and only this function needs it
+
     win = 0.5 + delta / (2.0 * discordant)
     total = 0.0
     for count in range(1, problems + 1):
@@ -81,4 +82,4 @@ def mcnemar_power(problems: int, discordant: float, delta: float, *, alpha: floa
 
 
 def _z(alpha: float) -> float:
-    return float(special.ndtri(1.0 - alpha / 2.0))
+    return NORMAL.inv_cdf(1.0 - alpha / 2.0)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
 
 Array: TypeAlias = NDArray[np.float64]
 Method: TypeAlias = Literal["percentile", "bca"]
 
 _DRAWS_IN_TAIL = 25
 _MIN_RESAMPLES, _MAX_RESAMPLES = 10_000, 400_000
+NORMAL = NormalDist()
 _CHUNK = 4_000_000  # resampled indices held at once: 32 MB
 
 
@@ -179,6 +180,8 @@ def sign_flip(values: Array, *, resamples: int = 10_000, seed: int = 0) -> float
 
 def mcnemar(wins: int, losses: int) -> McNemar:
     """Return the exact McNemar p-values of `wins` against `losses` discordant problems (one sample a problem)."""
+    from scipy import stats  # noqa: PLC0415  60 MB that only this and Wilson's interval need
+
     total = wins + losses
     if total == 0:
         return McNemar(1.0, 1.0, 1.0)
@@ -190,6 +193,8 @@ def mcnemar(wins: int, losses: int) -> McNemar:
 
 def wilson(passed: int, total: int, *, level: float = 0.95) -> Estimate:
     """Return a share with its Wilson score interval (Wilson 1927); `total` 0 raises ValueError."""
+    from scipy import stats  # noqa: PLC0415  see `mcnemar`
+
     ends = stats.binomtest(passed, total).proportion_ci(confidence_level=level, method="wilson")
     return Estimate(passed / total, float(ends.low), float(ends.high), level, total)
 
@@ -214,7 +219,7 @@ def _bca_ends(values: Array, means: Array, tail: float) -> tuple[float, float]:
     if squares == 0.0:
         return tail, 1.0 - tail  # equal values: every resample is the mean
     below = ((means < values.mean()).mean() + (means <= values.mean()).mean()) / 2.0
-    z0 = float(special.ndtri(min(max(below, 1e-6), 1.0 - 1e-6)))
+    z0 = NORMAL.inv_cdf(min(max(float(below), 1e-6), 1.0 - 1e-6))
     a = cubes / (6.0 * squares**1.5)  # the jackknife's acceleration; for a mean it has this closed form
-    low, high = (z0 + float(special.ndtri(end)) for end in (tail, 1.0 - tail))
-    return tuple(float(special.ndtr(z0 + z / (1.0 - a * z))) for z in (low, high))  # type: ignore[return-value]
+    low, high = (z0 + NORMAL.inv_cdf(end) for end in (tail, 1.0 - tail))
+    return tuple(NORMAL.cdf(z0 + z / (1.0 - a * z)) for z in (low, high))  # type: ignore[return-value]

@@ -560,25 +560,44 @@ def test_nothing_runs_after_close() -> None:
     assert children() <= before
 
 
+OWNER = """
+import time
+from pathlib import Path
+from fleetssd.adapters.bubblewrap import BubblewrapSandbox, Limits
+from fleetssd.ports import Job
+
+made = BubblewrapSandbox(Limits(wall_seconds=300.0), workers=1)
+print(*[task.read_text() for task in Path("/proc/self/task").glob("*/children")], flush=True)
+made.run([Job("j", (("t.py", "import time; time.sleep(300)"),), ("python", "t.py"))], lambda *_: None)
+"""
+
+
+def alive(process: int) -> bool:
+    """Return whether a process exists and is no zombie."""
+    try:
+        return (
+            Path("/proc", str(process), "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+            != "Z"
+        )
+    except FileNotFoundError:
+        return False
+
+
 def test_the_sandbox_dies_with_its_owner() -> None:
-    """After kill -9 of the process that made it, no bwrap of it is left."""
-    program = (
-        "import time\nfrom pathlib import Path\nfrom fleetssd.adapters.bubblewrap import BubblewrapSandbox\n"
-        "made = BubblewrapSandbox(workers=1)\n"
-        "print(*[p.read_text() for p in Path('/proc/self/task').glob('*/children')], flush=True)\ntime.sleep(60)\n"
-    )
+    """After kill -9 of the process that made it, no bwrap of it is left, although a run was under way."""
     root = Path(__file__).resolve().parents[2]
     with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=root
+        [sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True, cwd=root
     ) as owner:
         assert owner.stdout is not None
-        inside = [Path("/proc", word) for word in owner.stdout.readline().split()]
+        inside = [int(word) for word in owner.stdout.readline().split()]
         assert inside
+        time.sleep(0.5)  # most likely the run has begun by then; the fact holds before that too
         owner.kill()
     deadline = time.monotonic() + 30
-    while any(each.exists() for each in inside) and time.monotonic() < deadline:
+    while any(alive(each) for each in inside) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(each.exists() for each in inside)
+    assert not any(alive(each) for each in inside)
 
 
 def test_a_missing_bubblewrap_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
