@@ -52,8 +52,9 @@ def open_store(settings: Settings) -> SqlStore:
     """Open the database and bring its schema up to date."""
     from fleetssd.adapters.store import SqlStore  # noqa: PLC0415
 
+    store = SqlStore.open(settings.database)  # first, because it says what is wrong with its folder
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return SqlStore.open(settings.database)
+    return store
 
 
 def open_forge(settings: Settings) -> Forge:

@@ -94,7 +94,7 @@ def _make_folder(database: str | None) -> None:
         return
     folder = Path(database).parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise Misconfigured(
             f"cannot make {folder} for the database: {error.strerror}", hint="Set data_dir to a folder we may write."
