@@ -17,6 +17,7 @@ from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _POOLING_LAST = 3
+_ERRORS = 1  # what llama.cpp says on stderr; one line a token would cost more than the token
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,7 +55,8 @@ def _die_with(parent: int) -> None:
 
 
 def _exit_at_end_of_input() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):
+        pass
     os._exit(0)  # llama.cpp would first wait for open streams
 
 
@@ -71,6 +73,7 @@ def _serve(options: argparse.Namespace) -> Any:
     params.ctx_shift = options.shift
     params.cache_ram_mib = 0  # that cache restores what was computed under another adapter
     params.warmup = False
+    params.verbosity = _ERRORS
     for cpu in (params.cpuparams, params.cpuparams_batch):
         cpu.n_threads = 1  # more threads spin against each other on a shared machine
     if options.embedding:
