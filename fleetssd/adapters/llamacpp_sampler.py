@@ -40,6 +40,7 @@ class LlamaServerSampler:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.name = "llama.cpp"
+        self.url = ""
         self._model = model
         self._slots = slots
         self._command = ["--context", str(context), "--slots", str(slots), "--threads", str(threads)]
@@ -49,9 +50,9 @@ class LlamaServerSampler:
 
     def __enter__(self) -> LlamaServerSampler:
         """Start the child, or find out what the given URL is. Raises Misconfigured where neither works."""
-        url = self._start(self._model) if isinstance(self._model, Path) else self._model
+        self.url = self._start(self._model) if isinstance(self._model, Path) else self._model
         timeout = httpx.Timeout(READ_SECONDS, connect=5.0, pool=None)
-        self._http = httpx.Client(base_url=url, timeout=timeout, transport=self._transport)
+        self._http = httpx.Client(base_url=self.url, timeout=timeout, transport=self._transport)
         build = self._post("GET", "/props").get("build_info", "unknown build")
         self._engine = self.name = f"{self.name} {build}"
         return self
@@ -72,6 +73,11 @@ class LlamaServerSampler:
             self._child.wait()
         if self._child.stdout is not None:
             self._child.stdout.close()
+
+    @property
+    def pid(self) -> int:
+        """The child's process id; 0 where there is no child."""
+        return self._child.pid if self._child else 0
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress) -> list[Completion]:
         """Return one completion a prompt, in order; one that failed after its retries is `finish="error"`.

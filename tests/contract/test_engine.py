@@ -87,12 +87,14 @@ def _bench(url: str, *, rewrites: bool) -> Iterator[Bench]:
 
 
 def test_probe_leaves_nothing_behind(bench: Bench) -> None:
-    """The probe tells what the server takes, and the list of models is as before."""
-    before = bench.raw.get("/api/tags").json()
+    """The probe tells what the server takes, and lists of models, stored and loaded, are as before."""
+    bench.engine.preload(BASE)
+    before, loaded = bench.raw.get("/api/tags").json(), bench.engine.loaded()
     probe = bench.engine.probe()
     assert probe.pulls_from_loopback
     assert choose_road("auto", probe) == "adapter-registry"
     assert bench.raw.get("/api/tags").json() == before
+    assert bench.engine.loaded() == loaded
 
 
 def test_probe_without_base_names_the_setting() -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import httpx
 
 from fleetssd import artefact
+from fleetssd.adapters.ollama_engine import trying
 from fleetssd.adapters.ollama_engine.chat import Chat
 from fleetssd.adapters.ollama_engine.wire import Wire
 from fleetssd.artefact import MANIFEST, Blob, Manifest, same_name, split_tag
-from fleetssd.errors import Corrupt, FleetError, Misconfigured, Rejected, Transient
+from fleetssd.errors import Corrupt, Misconfigured, Rejected, Transient
 from fleetssd.ports import Completion, Probe, Progress, Prompt
 from fleetssd.recipe import Sampling
 from fleetssd.shown import Shown, read_show
@@ -24,8 +25,6 @@ Serve = Callable[[str, bytes, str], AbstractContextManager[str]]
 """Opens a registry of one path: (path, body, media type) to `host:port`, for as long as the block lasts."""
 
 REPOSITORY = "fleet/coder"
-PROBE = "fleetssd-probe:x"
-ZERO = "sha256:" + "0" * 64
 POINT_TRIES = 8
 POINT_PAUSE = 0.01
 """Seconds between tries: the window in which a copied alias is half written is 2 to 6 ms."""
@@ -85,8 +84,7 @@ class OllamaEngine:
 
     def loaded(self) -> dict[str, str]:
         """Return the names that are loaded now, with the server's digests."""
-        models = self._wire.json("GET", "/api/ps").get("models") or []
-        return {str(row["name"]): str(row["digest"]) for row in models}
+        return self._wire.loaded()
 
     def complete(
         self, model: str, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress
@@ -150,9 +148,7 @@ class OllamaEngine:
 
     def preload(self, model: str) -> None:
         """Load a model and keep it."""
-        options = {"num_ctx": self._num_ctx} if self._num_ctx else None
-        with self._wire.told():
-            self._wire.patient.generate(model, "", keep_alive=-1, options=options)
+        self._wire.preload(model, self._num_ctx)
 
     def point(self, alias: str, model: str) -> None:
         """Make the alias serve this model (copy), repeating where the copy window shows a broken alias.
@@ -170,39 +166,20 @@ class OllamaEngine:
 
     def remove(self, model: str) -> None:
         """Delete a name; a missing one is no error."""
-        self._wire.send("DELETE", "/api/delete", json={"model": model}, missing_ok=True)
+        trying.remove(self._wire, model)
 
     # --- probing
 
     def probe(self) -> Probe:
         """Find out by trying what the server accepts; nothing that it tries is left behind."""
         version = str(self._wire.json("GET", "/api/version").get("version", "unknown"))
-        if self.digest_of(self._base) is None:
+        row = self._tag(self._base)
+        if row is None:
             raise Misconfigured(
                 f"the engine has no model {self._base}", hint="Create it, or name another in [engine] base_model."
             )
-        return Probe(version, self._creates_adapters(), self._pulls_from_loopback())
-
-    def _creates_adapters(self) -> bool:
-        # A digest that nobody ever uploaded: a server that takes adapters looks for the file and does not find it.
-        body = {"model": PROBE, "from": self._base, "adapters": {"p.gguf": ZERO}, "stream": False}
-        try:
-            self._wire.json("POST", "/api/create", body)
-        except Rejected as refusal:
-            return "no such file" in refusal.message
-        self.remove(PROBE)
-        return False
-
-    def _pulls_from_loopback(self) -> bool:
-        """Pull the base under another name: only a manifest crosses, and it goes again at once."""
-        base = self._show(self._base)
-        try:
-            self._pull(PROBE, artefact.manifest(base, Blob(base.blob, self._own_size(self._base, base)), None))
-        except FleetError:
-            return False
-        finally:
-            self.remove(PROBE)
-        return True
+        pulls = trying.loads_pulled_adapter(self._wire, self._base, int(row["size"]), put=self._put, pull=self._pull)
+        return Probe(version, trying.creates_adapters(self._wire, self._base), pulls)
 
     # --- parts
 
@@ -228,10 +205,11 @@ class OllamaEngine:
             return False
         return True
 
-    def _put(self, content: bytes) -> None:
+    def _put(self, content: bytes) -> str:
         digest = artefact.sha256(content)
         if not self._has(digest):
             self._wire.send("POST", f"/api/blobs/sha256:{digest}", content=content)
+        return digest
 
     def _has(self, digest: str) -> bool:
         return self._wire.send("HEAD", f"/api/blobs/sha256:{digest}", missing_ok=True).status_code == 200

@@ -63,6 +63,16 @@ class Wire:
             raise fault(response.status_code, _text(response))
         return response
 
+    def loaded(self) -> dict[str, str]:
+        """Return the names that are loaded now, with the server's digests."""
+        models = self.json("GET", "/api/ps").get("models") or []
+        return {str(row["name"]): str(row["digest"]) for row in models}
+
+    def preload(self, model: str, num_ctx: int | None = None) -> None:
+        """Load a model and keep it."""
+        with self.told():
+            self.patient.generate(model, "", keep_alive=-1, options={"num_ctx": num_ctx} if num_ctx else None)
+
     @contextmanager
     def told(self) -> Iterator[None]:
         """Turn what the client or httpx raises inside into our errors."""
