@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from fleetssd.errors import Rejected
+from fleetssd.checkpoints import STAGES, Answer, Checkpoint, Night, Sample, StageRow, Swap, VerdictRow
+from fleetssd.errors import Corrupt, Rejected
+from fleetssd.gitea import Delivery, PullKey
 from fleetssd.ports import Completion, Grade, Job, Probe, Progress, Prompt
 from fleetssd.recipe import Sampling
+from fleetssd.records import Record
 
 
 class Killed(BaseException):
@@ -110,3 +117,214 @@ class FakeSandbox:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+@dataclass
+class MemoryStore:
+    """The store port in dictionaries; JSON values make the same round trip as in a database."""
+
+    deliveries: dict[str, tuple[Delivery, bool]] = field(default_factory=dict)
+    cursors: dict[str, datetime] = field(default_factory=dict)
+    pulls: dict[PullKey, str] = field(default_factory=dict)
+    by_id: dict[str, Record] = field(default_factory=dict)
+    by_number: dict[int, Night] = field(default_factory=dict)
+    drawn: dict[tuple[int, str], Sample] = field(default_factory=dict)
+    graded: dict[tuple[int, str, str, int], Answer] = field(default_factory=dict)
+    used: dict[str, int] = field(default_factory=dict)
+    artefacts: dict[str, Checkpoint] = field(default_factory=dict)
+    log: list[Swap] = field(default_factory=list)
+    leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
+
+    def add_delivery(self, delivery: Delivery, now: datetime) -> bool:
+        """Keep a delivery; False for bytes that were kept before."""
+        if delivery.body_sha256 in self.deliveries:
+            return False
+        self.deliveries[delivery.body_sha256] = (delivery, True)
+        return True
+
+    def open_deliveries(self) -> list[Delivery]:
+        """Return what is not handled yet, oldest first."""
+        return [delivery for delivery, is_open in self.deliveries.values() if is_open]
+
+    def close_delivery(self, delivery_id: str, now: datetime, outcome: str) -> None:
+        """Mark as handled."""
+        for key, (delivery, _) in self.deliveries.items():
+            if delivery.id == delivery_id:
+                self.deliveries[key] = (delivery, False)
+
+    def cursor(self, instance: str) -> datetime | None:
+        """Return the cursor."""
+        return self.cursors.get(instance)
+
+    def set_cursor(self, instance: str, cursor: datetime) -> None:
+        """Move the cursor."""
+        self.cursors[instance] = cursor.astimezone(UTC)
+
+    def seen(self, instance: str) -> dict[PullKey, str]:
+        """Return what was read."""
+        return {key: text for key, text in self.pulls.items() if key.instance == instance}
+
+    def put_pull(self, pull: PullKey, updated_at: str, record: Record | None, now: datetime) -> None:
+        """File a pull request and its record."""
+        if record is not None and PullKey(record.instance, record.repository_id, record.pull) not in {
+            *self.pulls,
+            pull,
+        }:
+            raise Corrupt("a record of a pull request that is not on file")
+        self.pulls[pull] = updated_at
+        if record is not None:
+            self.by_id.setdefault(record.id, _in_utc(record))
+
+    def replace_record(self, record: Record, now: datetime) -> None:
+        """Change a record that is on file."""
+        self.records_by_id([record.id])
+        self.by_id[record.id] = _in_utc(record)
+
+    def records(self, state: str | None = None) -> list[Record]:
+        """Return records, newest merge first."""
+        found = [record for record in self.by_id.values() if state in (None, record.state)]
+        return sorted(found, key=lambda record: (-record.merged_at.timestamp(), record.id))
+
+    def records_by_id(self, ids: Sequence[str]) -> list[Record]:
+        """Return records in order."""
+        if missing := [wanted for wanted in ids if wanted not in self.by_id]:
+            raise Corrupt(f"no record {missing[0]}")
+        return [self.by_id[wanted] for wanted in ids]
+
+    def open_night(self, plan: Mapping[str, Any], arm: str, now: datetime) -> Night:
+        """Open a night with its first stage."""
+        number = int(plan["night"])
+        if number not in self.by_number:
+            self.by_number[number] = Night(number, "running", arm, _json(dict(plan)), now)
+            counts = {name: len(plan.get(name, ())) for name in ("train", "held_out", "tune")}
+            self.finish_stage(StageRow(number, "freeze", counts, now, now))
+        return self.by_number[number]
+
+    def night(self, number: int) -> Night | None:
+        """Return a night."""
+        return self.by_number.get(number)
+
+    def nights(self) -> list[Night]:
+        """Return nights, oldest first."""
+        return [self.by_number[number] for number in sorted(self.by_number)]
+
+    def finish_stage(self, row: StageRow) -> None:
+        """Write a stage once."""
+        night = self._must(row.night)
+        if row.stage not in {stage.stage for stage in night.stages}:
+            stages = [*night.stages, replace(row, result=_json(row.result))]
+            ordered = tuple(sorted(stages, key=lambda stage: STAGES.index(stage.stage)))
+            self.by_number[row.night] = replace(night, stages=ordered)
+
+    def fail_night(self, number: int, reason: str, now: datetime) -> None:
+        """Close as failed what was not decided."""
+        night = self._must(number)
+        if night.verdict is None:
+            self.by_number[number] = replace(night, state="failed", failure=reason, finished_at=now)
+
+    def add_samples(self, samples: Iterable[Sample]) -> None:
+        """Keep samples; all or none."""
+        new = list(samples)
+        for sample in new:
+            self._must(sample.night)
+            self.records_by_id([sample.record])
+        for sample in new:
+            self.drawn.setdefault((sample.night, sample.record), sample)
+
+    def samples(self, night: int) -> list[Sample]:
+        """Return samples in the plan's order."""
+        plan = list(self.by_number[night].plan.get("train", ())) if night in self.by_number else []
+        place = {record: index for index, record in enumerate(plan)}
+        found = [sample for sample in self.drawn.values() if sample.night == night]
+        return sorted(found, key=lambda sample: (place.get(sample.record, len(place)), sample.record))
+
+    def add_answers(self, answers: Iterable[Answer]) -> None:
+        """Keep answers; all or none."""
+        new = list(answers)
+        for answer in new:
+            self._must(answer.night)
+        for answer in new:
+            self.graded.setdefault((answer.night, answer.arm, answer.problem, answer.index), answer)
+
+    def answers(self, night: int, arm: str | None = None) -> list[Answer]:
+        """Return answers in order."""
+        return [self.graded[key] for key in sorted(self.graded) if key[0] == night and arm in (None, key[1])]
+
+    def decide(self, verdict: VerdictRow, used: Sequence[str], started_at: datetime) -> None:
+        """Close a night with its verdict, once."""
+        if self._must(verdict.night).verdict is not None:
+            return
+        self.records_by_id(used)
+        for record in used:
+            self.used[record] = min(verdict.night, self.used.get(record, verdict.night))
+        result = {"verdict": verdict.kind, "reason": verdict.reason, "artefact": verdict.artefact}
+        self.finish_stage(StageRow(verdict.night, "decide", result, started_at, verdict.decided_at))
+        kept = replace(verdict, evidence=_json(verdict.evidence))
+        self.by_number[verdict.night] = replace(
+            self.by_number[verdict.night], state="done", failure="", finished_at=verdict.decided_at, verdict=kept
+        )
+
+    def used_records(self) -> dict[str, int]:
+        """Return what was trained on."""
+        return dict(self.used)
+
+    def put_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Keep a checkpoint."""
+        self.artefacts.setdefault(checkpoint.digest, checkpoint)
+
+    def checkpoint(self, digest: str) -> Checkpoint | None:
+        """Return a checkpoint."""
+        return self.artefacts.get(digest)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return checkpoints, oldest first."""
+        return sorted(self.artefacts.values(), key=lambda found: (found.created_at, found.digest))
+
+    def begin_swap(self, swap: Swap, now: datetime) -> Swap:
+        """Write an intent."""
+        if self.log and not self.log[-1].done and _intent(self.log[-1]) == _intent(swap):
+            return self.log[-1]
+        self.log.append(replace(swap, id=len(self.log) + 1, at=now, done=False, evidence=_json(swap.evidence)))
+        return self.log[-1]
+
+    def finish_swap(self, swap_id: int, now: datetime, evidence: Mapping[str, Any]) -> None:
+        """Prove a swap once."""
+        if not 1 <= swap_id <= len(self.log):
+            raise Corrupt(f"no swap {swap_id}")
+        swap = self.log[swap_id - 1]
+        if not swap.done:
+            self.log[swap_id - 1] = replace(swap, done=True, evidence={**swap.evidence, **_json(dict(evidence))})
+
+    def swaps(self) -> list[Swap]:
+        """Return the log."""
+        return list(self.log)
+
+    def claim(self, name: str, owner: str, until: datetime, now: datetime) -> bool:
+        """Take a lease."""
+        holder, end = self.leases.get(name, (owner, now))
+        if holder != owner and end > now:
+            return False
+        self.leases[name] = (owner, until)
+        return True
+
+    def release(self, name: str, owner: str) -> None:
+        """Give a lease back."""
+        if self.leases.get(name, ("", None))[0] == owner:
+            del self.leases[name]
+
+    def _must(self, number: int) -> Night:
+        if number not in self.by_number:
+            raise Corrupt(f"no night {number}")
+        return self.by_number[number]
+
+
+def _json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _in_utc(record: Record) -> Record:
+    return replace(record, merged_at=record.merged_at.astimezone(UTC))
+
+
+def _intent(swap: Swap) -> tuple[object, ...]:
+    return (swap.kind, swap.actor, swap.from_digest, swap.to_digest, swap.to_model, swap.night)
