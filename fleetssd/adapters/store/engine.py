@@ -119,7 +119,7 @@ def _ours(error: DBAPIError) -> FleetError:
     name = getattr(error.orig, "sqlite_errorname", "") or ""
     text = f"database: {error.orig}"
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return Corrupt(text, hint="Restore the database from its last backup (docs/recovering.md).")
+        return Corrupt(text, hint="Restore the database from its last backup.")
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
         return Misconfigured(text, hint="The database file and its folder must be writable by this user.")
     if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
