@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -210,6 +211,24 @@ def test_a_missing_model_is_an_error_a_completion(bench: Bench) -> None:
     """A request that fails is told per completion; nothing is raised."""
     answers = bench.engine.complete("fleetssd-test:nope", PROMPTS[:2], GREEDY, lambda *_: None)
     assert [(answer.text, answer.finish, answer.tokens) for answer in answers] == [("", "error", 0)] * 2
+
+
+def test_no_completion_is_lost_while_the_alias_moves(bench: Bench) -> None:
+    """Requests that meet the half-written alias are asked again: every answer is one of the two models'."""
+    bench.engine.create_merged("fleetssd-test:m4", BASE, bench.engine.upload(FILES / "m1.gguf"))
+    models = (BASE, "fleetssd-test:m4")
+    allowed = {text for model in models for text in bench.greedy(model)}
+    # The embedded server can make the window longer; a real one has no such route.
+    bench.raw.post("/embedded/faults", json={"alias_eof_ms": 10})
+    prompts = PROMPTS * 8
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(bench.engine.complete, ALIAS, prompts, GREEDY, lambda *_: None)
+        for turn in range(10):
+            bench.engine.point(ALIAS, models[turn % 2])
+        answers = asked.result()
+    bench.raw.delete("/embedded/faults")
+    assert {answer.text for answer in answers} <= allowed
+    assert "error" not in {answer.finish for answer in answers}
 
 
 def test_removing_twice_is_no_error(bench: Bench) -> None:
