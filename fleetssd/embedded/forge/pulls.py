@@ -85,11 +85,16 @@ def follow(state: State, actor: Account, source: Repository, change: RefChange) 
         if source is not repository:
             bare.git("fetch", "--quiet", str(state.bare(source).path), new)
         forced = not history.is_ancestor(bare.objects, old, new)
-        fresh = history.between(bare.objects, old, new)[::-1]
+        base_tip = bare.branch(pull.base_ref)
+        own = set(history.between(bare.objects, base_tip, new)) if base_tip else None
+        fresh = [c for c in history.between(bare.objects, old, new)[::-1] if own is None or c in own]
         pull.head = new
-        pull.merge_base = bare.merge_base(bare.branch(pull.base_ref), new) or pull.merge_base
+        pull.merge_base = (base_tip and bare.merge_base(base_tip, new)) or pull.merge_base
         bare.move((head_ref(issue), new))
         state.save(pull)
+        if forced:
+            _forget_pushes(state, issue)
+            fresh = history.between(bare.objects, base_tip, new)[::-1] if base_tip else fresh
         _push_row(state, actor, issue, fresh, forced=False)
         if forced:
             _push_row(state, actor, issue, [old, new], forced=True)
@@ -212,6 +217,13 @@ def _open_pulls(state: State, repository: Repository) -> list[Issue]:
 def _push_row(state: State, actor: Account, issue: Issue, commits: list[str], *, forced: bool) -> None:
     body = json.dumps({"is_force_push": forced, "commit_ids": commits}, separators=(",", ":"))
     timeline.add(state, issue, "pull_push", actor, body=body)
+
+
+def _forget_pushes(state: State, issue: Issue) -> None:
+    """Drop the rows of earlier pushes: a force push made their commits meaningless."""
+    for row in list(state.rows_of[issue.id]):
+        if row.kind == "pull_push" and '"is_force_push":false' in row.body:
+            state.drop(row)
 
 
 def _check_ready(state: State, actor: Account, issue: Issue, wanted: MergeRequest) -> None:

@@ -79,7 +79,6 @@ def delete(state: State, repository: Repository) -> None:
         for row in [*state.rows_of.pop(issue.id, []), *state.rows_from.pop(issue.id, [])]:
             if row.id in state.rows:
                 state.drop(row)
-                state.rows_of[row.issue] = [kept for kept in state.rows_of[row.issue] if kept is not row]
         if issue.id in state.pull_of:
             state.drop(state.pull_of.pop(issue.id))
         del state.by_number[issue.repository, issue.number]

@@ -100,6 +100,8 @@ class State:
         self._table(type(record)).pop(record.id, None)
         if isinstance(record, Token):
             self.by_digest.pop(record.digest, None)
+        if isinstance(record, Row):
+            self.rows_of[record.issue] = [row for row in self.rows_of[record.issue] if row is not record]
         self.journal.drop(record)
 
     def forward(self, old: str, new: str) -> None:

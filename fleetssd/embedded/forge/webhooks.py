@@ -77,7 +77,12 @@ def announce(
     quiet = View(state, Caller(), state.root_url, state.root_url)
     body = build(view)
     tail: Json = {key: body.pop(key) for key in ("commit_id", "review", "is_pull") if key in body}
-    payload: Json = {**body, "repository": view.repository(repository), "sender": quiet.account(actor), **tail}
+    payload: Json = {
+        **body,
+        "repository": view.repository(repository),
+        "sender": quiet.account(actor),
+        **tail,
+    }
     if state.quirks.hook_action and "action" in payload:
         payload["action"] = state.quirks.hook_action
     text = encode(payload)

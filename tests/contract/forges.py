@@ -1,0 +1,192 @@
+"""Clients of a forge under test: the embedded one, or a real server named by the environment."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from fleetssd.embedded.forge.server import Server, running
+
+LIVE_URL = os.environ.get("FLEETSSD_TEST_GITEA_URL", "")
+LIVE_TOKEN = os.environ.get("FLEETSSD_TEST_GITEA_TOKEN_FILE", "")
+_NAMES = count(1)
+_CLIENT = httpx.Client(timeout=30, trust_env=False)  # one for all: making one costs more than a request
+
+
+@dataclass
+class Person:
+    """An account with its token; answers are httpx responses."""
+
+    login: str
+    url: str
+    token: str = field(repr=False)
+
+    def ask(self, method: str, path: str, body: Any = None, **query: Any) -> httpx.Response:
+        """Send one request to the API."""
+        return _CLIENT.request(
+            method,
+            f"{self.url}/api/v1{path}",
+            json=body,
+            params=query or None,
+            headers={"Authorization": f"token {self.token}"} if self.token else {},
+        )
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Return the JSON of a GET that must be answered with 200."""
+        response = self.ask("GET", path, **query)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def post(self, path: str, body: Any = None, *, status: int = 201) -> Any:
+        """Return the JSON (or None) of a POST that must be answered with `status`."""
+        response = self.ask("POST", path, body)
+        assert response.status_code == status, response.text
+        return response.json() if response.content else None
+
+    def git(self, *arguments: str, check: bool = True, data: bytes | None = None) -> str:
+        """Run git with this account's token in its environment and return its output."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+        pair = base64.b64encode(f"{self.login}:{self.token}".encode()).decode()
+        environment |= {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"http.{self.url}/.extraHeader",
+            "GIT_CONFIG_VALUE_0": f"Authorization: Basic {pair}",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_TERMINAL_PROMPT": "0",
+        }
+        done = subprocess.run(
+            ["git", *arguments], env=environment, input=data, capture_output=True, check=False
+        )
+        if check:
+            assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode() if done.returncode == 0 else done.stderr.decode()
+
+
+@dataclass
+class Ground:
+    """A forge under test with the people who work on it; on a real server one account plays all of them."""
+
+    url: str
+    maintainer: Person
+    agent: Person
+    folder: Path
+    server: Server | None = None
+
+    def repository(self, **switches: Any) -> Desk:
+        """Make a repository with one commit on main, and a clone of it."""
+        name = f"check-{os.getpid()}-{next(_NAMES)}"
+        body = {"name": name, "auto_init": True, "default_branch": "main", "private": False}
+        if self.server:
+            self.maintainer.post("/orgs/fleet/repos", {**body, **switches})
+            place = f"fleet/{name}"
+        else:
+            self.maintainer.post("/user/repos", {**body, **switches})
+            place = f"{self.maintainer.login}/{name}"
+        return Desk(self, place, self.folder / name)
+
+
+@dataclass
+class Desk:
+    """One repository under test: its API path, and a clone in which branches are made."""
+
+    ground: Ground
+    place: str
+    clone: Path
+
+    def __post_init__(self) -> None:
+        self.agent.git("clone", "-q", f"{self.ground.url}/{self.place}.git", str(self.clone))
+
+    @property
+    def api(self) -> str:
+        """Return the repository's path in the API."""
+        return f"/repos/{self.place}"
+
+    @property
+    def agent(self) -> Person:
+        """Return who opens pull requests."""
+        return self.ground.agent
+
+    @property
+    def maintainer(self) -> Person:
+        """Return who opens issues and merges."""
+        return self.ground.maintainer
+
+    def git(self, *arguments: str) -> str:
+        """Run git in the clone as the agent."""
+        who = ("-c", "user.name=agent-1", "-c", "user.email=agent-1@fleet.test")
+        return self.agent.git("-C", str(self.clone), *who, *arguments).strip()
+
+    def commit(self, branch: str, files: dict[str, str], message: str, *, start: str = "origin/main") -> str:
+        """Commit files on a branch (made from `start` unless it exists), push it, and return the commit."""
+        known = self.git("branch", "--list", branch)
+        self.git("checkout", "-q", *(() if known else ("-b",)), branch, *(() if known else (start,)))
+        for path, text in files.items():
+            (self.clone / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.clone / path).write_text(text)
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", message)
+        self.git("push", "-q", "origin", branch)
+        return self.git("rev-parse", "HEAD")
+
+    def issue(self, title: str = "Something is missing") -> int:
+        """Open an issue and return its number."""
+        return int(self.maintainer.post(f"{self.api}/issues", {"title": title, "body": "Please."})["number"])
+
+    def pull(self, head: str, body: str, *, title: str = "Add it", base: str = "main") -> int:
+        """Open a pull request and return its number; a real server may need a moment after the push."""
+        for _ in range(40):
+            response = self.agent.ask(
+                "POST", f"{self.api}/pulls", {"title": title, "body": body, "head": head, "base": base}
+            )
+            if response.status_code not in (404, 500):
+                break
+            time.sleep(0.25)
+        assert response.status_code == 201, response.text
+        return int(response.json()["number"])
+
+    def merge(self, number: int, style: str, **more: Any) -> httpx.Response:
+        """Merge a pull request, asking again while the server is still checking it."""
+        for _ in range(40):
+            response = self.maintainer.ask("POST", f"{self.api}/pulls/{number}/merge", {"Do": style, **more})
+            if response.status_code != 405 or "try again" not in response.text:
+                break
+            time.sleep(0.25)
+        return response
+
+    def timeline(self, number: int) -> list[dict[str, Any]]:
+        """Return the rows of an issue's timeline."""
+        return self.maintainer.get(f"{self.api}/issues/{number}/timeline") or []
+
+    def references(self, number: int) -> list[tuple[str, str]]:
+        """Return (kind, action) of the rows that refer to an issue, and its closing."""
+        wanted = ("pull_ref", "comment_ref", "commit_ref", "issue_ref", "close", "reopen")
+        rows = self.timeline(number)
+        return [(row["type"], row["ref_action"]) for row in rows if row["type"] in wanted]
+
+
+@contextmanager
+def embedded(folder: Path, **options: Any) -> Iterator[Ground]:
+    """Run an embedded forge for the length of a block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with running(folder / "forge", **options) as server:
+        maintainer = Person("maintainer", server.url, server.token("maintainer"))
+        agent = Person("agent-1", server.url, server.token("agent-1"))
+        yield Ground(server.url, maintainer, agent, folder, server)
+
+
+def live(folder: Path) -> Ground:
+    """Return the real server of the environment; its one account plays everybody."""
+    token = Path(LIVE_TOKEN).read_text().strip()
+    login = Person("", LIVE_URL, token).get("/user")["login"]
+    person = Person(login, LIVE_URL, token)
+    return Ground(LIVE_URL, person, person, folder)
