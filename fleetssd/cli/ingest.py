@@ -51,7 +51,7 @@ def poll(
             )
     finally:
         store.close()
-    print_json(summary.as_dict()) if as_json else show(_sentence(summary))
+    print_json(summary.as_dict()) if as_json else typer.echo(_sentence(summary))
 
 
 @app.command()

@@ -1,0 +1,211 @@
+"""The forge without I/O."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleetssd import gitea
+from fleetssd.gitea import PullKey, PullRow
+
+ROW: dict[str, Any] = {
+    "number": 7,
+    "title": "Fix it",
+    "body": "Fixes #3",
+    "user": {"id": 4, "login": "agent-1"},
+    "labels": [{"name": "bug"}, None, {"name": "bug"}],
+    "updated_at": "2026-11-21T23:31:17+01:00",
+    "closed_at": "2026-11-21T23:31:17+01:00",
+    "pull_request": {"merged": True},
+    "repository": {"id": 2, "full_name": "fleet/conveyor"},
+}
+DETAIL: dict[str, Any] = {
+    **ROW,
+    "merged": True,
+    "merged_by": {"id": 2, "login": "maintainer"},
+    "merge_commit_sha": "m" * 40,
+    "merge_base": "b" * 40,
+    "comments": 2,
+    "base": {"repo": {"id": 2, "full_name": "fleet/conveyor", "clone_url": "http://elsewhere/fleet/conveyor.git"}},
+}
+
+
+def row(number: int, updated_at: str) -> PullRow:
+    """Make a row that matters only by its number and its time."""
+    key = PullKey("http://forge", 1, number)
+    return PullRow(key, "fleet/a", "", "", "agent-1", True, (), None, updated_at)
+
+
+def test_a_row_keeps_who_wrote_it_and_whether_it_merged() -> None:
+    """A row of an issue list becomes a value with its key, author, labels (each once) and UTC time."""
+    found = gitea.parse_row(ROW, "http://forge")
+    assert found is not None
+    assert found.key == PullKey("http://forge", 2, 7)
+    assert (found.author, found.merged, found.labels) == ("agent-1", True, ("bug",))
+    assert found.closed_at == datetime(2026, 11, 21, 22, 31, 17, tzinfo=UTC)
+    assert found.updated_at == "2026-11-21T23:31:17+01:00"
+
+
+@pytest.mark.parametrize("part", ["pull_request", "repository"])
+def test_a_row_that_is_no_pull_request_is_nothing(part: str) -> None:
+    """An issue's row, or one without its repository, is not a pull request."""
+    assert gitea.parse_row({**ROW, part: None}, "http://forge") is None
+
+
+def test_a_detail_keeps_merger_and_commits() -> None:
+    """The detail gives the merger, the merge commit and the merge base."""
+    found = gitea.parse_pull(DETAIL, "http://forge")
+    assert (found.merger, found.merged) == ("maintainer", True)
+    assert (found.merge_commit, found.merge_base, found.comments) == ("m" * 40, "b" * 40, 2)
+
+
+def test_git_is_asked_at_the_configured_server_only() -> None:
+    """The clone address comes from the configured root, whatever host the answer names."""
+    assert gitea.parse_pull(DETAIL, "http://forge/git/").clone_url == "http://forge/git/fleet/conveyor.git"
+
+
+@pytest.mark.parametrize(("told", "read"), [(True, True), (False, False), (None, None), ("yes", None)])
+def test_a_server_may_not_say_whether_it_detects_merges(told: Any, read: bool | None) -> None:
+    """Only a boolean counts as an answer; older servers have no such field."""
+    detail = {**DETAIL, "base": {"repo": {**DETAIL["base"]["repo"], "autodetect_manual_merge": told}}}
+    assert gitea.parse_pull(detail, "http://forge").autodetects is read
+
+
+def test_missing_people_and_texts_are_empty() -> None:
+    """Null fields are empty values, never errors."""
+    found = gitea.parse_pull(
+        {**DETAIL, "user": None, "merged_by": None, "body": None, "labels": None, "comments": None}, "http://forge"
+    )
+    assert (found.author, found.merger, found.body, found.labels, found.comments) == ("", "", "", (), 0)
+
+
+def test_an_account_without_login_goes_by_its_username() -> None:
+    """`username` stands in for a missing `login`; a deleted account keeps its Ghost."""
+    assert gitea.login({"username": "agent-2"}) == "agent-2"
+    assert gitea.login({"id": -1, "login": "Ghost"}) == "Ghost"
+
+
+def test_an_issue_is_named_by_the_server() -> None:
+    """The issue's repository is spelt as the server spells it, not as the reference did."""
+    issue = {**ROW, "pull_request": None}
+    found = gitea.parse_issue(issue, "FLEET/Conveyor")
+    assert found is not None
+    assert (found.repository, found.number, found.repository_id) == ("fleet/conveyor", 7, 2)
+
+
+def test_an_issue_without_its_repository_keeps_the_name_asked_for() -> None:
+    """A server that leaves the repository out is believed about the rest."""
+    found = gitea.parse_issue({**ROW, "pull_request": None, "repository": None}, "fleet/x")
+    assert found is not None
+    assert (found.repository, found.repository_id) == ("fleet/x", 0)
+
+
+def test_a_pull_request_is_no_issue() -> None:
+    """The issue endpoint answers for pull requests too; those are no closing issues."""
+    assert gitea.parse_issue(ROW, "fleet/conveyor") is None
+
+
+@pytest.mark.parametrize(
+    "never",
+    [
+        None,
+        "",
+        "1970-01-01T00:00:00Z",
+        "1970-01-01T01:00:00+01:00",
+        "0001-01-01T00:00:00Z",
+        "soon",
+        "2026-11-21T10:00:00",
+        3,
+    ],
+)
+def test_never_is_no_time(never: Any) -> None:
+    """Null, the zero times in any zone, and what is no time at all read as None."""
+    assert gitea.moment(never) is None
+
+
+@given(st.datetimes(datetime(1971, 1, 2), datetime(9000, 1, 1)), st.integers(-14 * 60, 14 * 60))  # noqa: DTZ001
+def test_times_survive_the_zone_they_are_told_in(naive: datetime, minutes: int) -> None:
+    """A moment written in any zone is read as the same moment, and asked for with a Z."""
+    moment = naive.replace(microsecond=0, tzinfo=timezone(timedelta(minutes=minutes)))
+    assert gitea.moment(moment.isoformat()) == moment
+    assert gitea.moment(gitea.stamp(moment)) == moment
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(None, []), ({}, []), ([None, {"a": 1}, 3], [{"a": 1}]), ([], []), ("x", [])]
+)
+def test_arrays_and_items_may_be_null(value: Any, expected: list[Any]) -> None:
+    """A null array is empty; items that are no objects are dropped."""
+    assert gitea.items(value) == expected
+
+
+def test_the_poll_asks_for_closed_pull_requests_of_the_whole_instance() -> None:
+    """One search covers all repositories; page and limit always go together."""
+    request = gitea.search_request(datetime(2026, 11, 21, 12, tzinfo=UTC), 2, 50)
+    assert request.path == "/api/v1/repos/issues/search"
+    assert dict(request.query) == {
+        "type": "pulls", "state": "closed", "since": "2026-11-21T12:00:00Z", "limit": "50", "page": "2",
+    }  # fmt: skip
+    assert "since" not in dict(gitea.search_request(None, 1, 50).query)
+
+
+def test_names_are_quoted_in_paths() -> None:
+    """Whatever a repository is called, it stays inside its path."""
+    assert gitea.pull_request("a/b", 1).path == "/api/v1/repos/a/b/pulls/1"
+    assert gitea.issue_request("a/b?x", 2).path == "/api/v1/repos/a/b%3Fx/issues/2"
+    assert gitea.timeline_request("a/b c", 3) == gitea.Request("/api/v1/repos/a/b%20c/issues/3/timeline")
+
+
+def test_a_short_page_is_not_the_end() -> None:
+    """The server may cut `limit` in silence, so only an empty page or the total ends a sweep."""
+    assert gitea.next_page(1, 10, 10, 25) == 2
+    assert gitea.next_page(3, 5, 25, 25) is None
+    assert gitea.next_page(2, 3, 53, None) == 3
+    assert gitea.next_page(4, 0, 20, 25) is None
+
+
+@given(st.integers(0, 200), st.integers(1, 50), st.booleans())
+def test_paging_reads_every_row_and_ends(total: int, cap: int, told: bool) -> None:
+    """Whatever cap the server applies, walking the pages sees every row once."""
+    rows, page, seen = list(range(total)), 1, list[int]()
+    while True:
+        found = rows[(page - 1) * cap : page * cap]
+        seen += found
+        following = gitea.next_page(page, len(found), len(seen), total if told else None)
+        if following is None:
+            break
+        page = following
+    assert seen == rows
+
+
+def test_windows_overlap() -> None:
+    """A window starts a little before the cursor, since rows appear after their own time; the first has none."""
+    cursor = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    assert gitea.window_start(cursor, 300) == datetime(2026, 11, 21, 11, 55, tzinfo=UTC)
+    assert gitea.window_start(None, 300) is None
+
+
+def test_only_new_and_moved_rows_are_looked_at() -> None:
+    """A row is looked at once for every time it moves, however often pages repeat it."""
+    rows = [row(1, "a"), row(2, "b"), row(2, "b"), row(3, "d")]
+    seen = {row(1, "a").key: "a", row(3, "d").key: "c"}
+    assert gitea.unseen(rows, seen) == [row(2, "b"), row(3, "d")]
+
+
+@pytest.mark.parametrize(
+    ("url", "same"),
+    [
+        ("/api/v1/repos/new/name", True),
+        ("http://forge:3000/x", True),
+        ("https://forge:3000/x", False),
+        ("http://forge:3000@evil/x", False),
+        ("//evil/x", False),
+    ],
+)
+def test_a_redirect_must_stay_with_the_server(url: str, same: bool) -> None:
+    """Only a relative address, or the very same scheme, host and port, may see the token."""
+    assert gitea.same_host("http://forge:3000", url) is same
