@@ -17,6 +17,9 @@ def serve(model: str, adapter: str | None) -> Any:
     parameters.model.path = model
     parameters.n_ctx, parameters.n_parallel, parameters.verbosity, parameters.port = 512, 1, 0, 0
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
+    parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    # Exact attention: a float16 cache or flash attention moves logits by 0.002, enough to turn a near tie.
+    parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     parameters.warmup = False
     if adapter:
         info = xllamacpp.CommonAdapterLoraInfo()

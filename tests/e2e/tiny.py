@@ -148,7 +148,7 @@ def hf_greedy(tiny: Tiny, adapter: Path | None, tokens: int = 24) -> list[list[i
         while len(found) < tokens:
             found.append(int(model(torch.tensor([ids + found])).logits[0, -1].argmax()))
             if found[-1] == end:
-                return found[:-1]
+                break
         return found
 
     return [answer(ids) for ids in prompts(tiny)]
