@@ -67,9 +67,11 @@ def parse(data: Buffer, size: int) -> Header:
         cursor = _Cursor(data, 24)
         table = {cursor.text(): cursor.value() for _ in range(keys)}
         infos = [cursor.info() for _ in range(tensors)]
-    except (struct.error, UnicodeDecodeError, IndexError) as error:
+    except (struct.error, UnicodeDecodeError, IndexError, OverflowError) as error:
         raise Corrupt(f"the GGUF's header is damaged: {error}") from None
-    align = int(table.get("general.alignment", _DEFAULT_ALIGNMENT))
+    align = table.get("general.alignment", _DEFAULT_ALIGNMENT)
+    if not isinstance(align, int) or align < 1:
+        raise Corrupt(f"the GGUF's alignment is {align!r}")
     start = math.ceil(cursor.at / align) * align
     found = {name: Tensor(kind, shape, start + offset) for name, kind, shape, offset in infos}
     if any(tensor.offset >= size for tensor in found.values()):
