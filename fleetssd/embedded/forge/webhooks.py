@@ -127,7 +127,7 @@ class Courier:
 
     def __init__(self, quirks: Callable[[], Quirks], *, old: bool = False) -> None:
         self._quirks, self._old = quirks, old
-        self._queue: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
+        self._queue: queue.Queue[Delivery | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="webhooks", daemon=True)
         self._thread.start()
 
@@ -135,6 +135,11 @@ class Courier:
         """Queue deliveries."""
         for delivery in deliveries:
             self._queue.put(delivery)
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether everything that was queued has been dealt with."""
+        return not self._queue.unfinished_tasks
 
     def close(self) -> None:
         """Deliver what is queued, then stop."""
@@ -146,6 +151,7 @@ class Courier:
         with httpx.Client(timeout=TIMEOUT, follow_redirects=True, trust_env=False) as client:
             while (delivery := self._queue.get()) is not None:
                 self._deliver(client, delivery)
+                self._queue.task_done()
 
     def _deliver(self, client: httpx.Client, delivery: Delivery) -> None:
         quirks = self._quirks()
