@@ -9,11 +9,11 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fleetssd.errors import Misconfigured
 
@@ -137,6 +137,7 @@ class Evaluation(Section):
     """What the held-out issues are asked, and how the answers are run."""
 
     samples: int = Field(default=8, gt=0)
+    k: int = Field(default=8, gt=0)
     max_problems: int = Field(default=200, gt=0)
     tune_share: float = Field(default=0.2, gt=0, lt=1)
     max_tokens: int = Field(default=1024, gt=0)
@@ -147,6 +148,12 @@ class Evaluation(Section):
     sandbox: Literal["bubblewrap"] = "bubblewrap"
     sandbox_workers: int = Field(default=2, gt=0)
     seed: int = 7
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.k > self.samples:
+            raise ValueError("pass@k needs at least k samples: raise samples or lower k")
+        return self
 
 
 class Gate(Section):

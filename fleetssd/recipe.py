@@ -49,7 +49,8 @@ class NightPlan:
     """Everything that tonight depends on, frozen before anything is spent.
 
     `train` are record ids; `held_out` are the ids the gate judges; `tune` is the slice of held-out that only
-    chooses a temperature and that the gate never sees. `incumbent` and `base` are artefact digests.
+    chooses a temperature and that the gate never sees. `incumbent` and `base` are artefact digests;
+    every arm answers an issue `samples` times, from which pass@1 and pass@`k` are estimated.
     """
 
     night: int
@@ -64,6 +65,7 @@ class NightPlan:
     manage: Manage
     tau_grid: tuple[float, ...]
     samples: int
+    k: int
     road: str
     base: str
     incumbent: str

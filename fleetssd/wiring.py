@@ -22,6 +22,7 @@ from fleetssd.records import Redact
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+    from fleetssd.adapters.gitea_http import GiteaForge
     from fleetssd.adapters.ollama_engine import OllamaEngine
     from fleetssd.adapters.store import SqlStore
     from fleetssd.operations.night import Workshop
@@ -57,7 +58,7 @@ def open_store(settings: Settings) -> SqlStore:
     return store
 
 
-def open_forge(settings: Settings) -> Forge:
+def open_forge(settings: Settings) -> GiteaForge:
     """Return the forge, authenticated by the token file."""
     from fleetssd.adapters.gitea_http import GiteaForge  # noqa: PLC0415
 
@@ -169,11 +170,13 @@ def open_daemon(settings: Settings) -> DaemonParts:
     """Open everything that the daemon works with."""
     stack = ExitStack()
     store, clock, engine = open_store(settings), open_clock(settings), open_engine(settings)
+    forge = open_forge(settings)
     stack.callback(store.close)
+    stack.callback(forge.close)
     stack.callback(engine.close)
     return DaemonParts(
         store=store,
-        forge=open_forge(settings),
+        forge=forge,
         mirror=open_mirror(settings),
         secrets=open_secrets(settings),
         engine=engine,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from fleetssd.cli.app import app, out
 
@@ -23,5 +24,6 @@ def demo(
     # The demo's parts (plots, the corpus) are slow to import and no other verb needs them.
     from fleetssd.demo.story import run  # noqa: PLC0415
 
-    if not run(folder, seed, out):
+    # A log file has no width of its own; the tables need this much.
+    if not run(folder, seed, out if out.is_terminal else Console(width=120)):
         raise typer.Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
@@ -34,9 +35,10 @@ def poll(
     if not once:
         raise Misconfigured("polling again and again is the daemon's work", hint="Use --once, or `fleetssd run`.")
     given = settings(context)
-    store = wiring.open_store(given)
-    try:
-        forge, mirror = wiring.open_forge(given), wiring.open_mirror(given)
+    with ExitStack() as stack:
+        store, forge, mirror = wiring.open_store(given), wiring.open_forge(given), wiring.open_mirror(given)
+        stack.callback(store.close)
+        stack.callback(forge.close)
         secrets, now = wiring.open_secrets(given), wiring.open_clock(given).now()
         with _bar(err) as bar:
             task = bar.add_task("pull requests", total=None)
@@ -49,8 +51,6 @@ def poll(
                 now,
                 lambda done, total, _: bar.update(task, completed=done, total=total),
             )
-    finally:
-        store.close()
     print_json(summary.as_dict()) if as_json else typer.echo(_sentence(summary))
 
 

@@ -75,9 +75,7 @@ class Fleet:
         owner, name = self.repository.split("/")
         known = self._client(self.maintainer).get(f"/repos/{self.repository}")
         if known.status_code == 404:
-            self.ask(
-                self.maintainer, "POST", f"/orgs/{owner}/repos", {"name": name, "description": description}
-            )
+            self.ask(self.maintainer, "POST", f"/orgs/{owner}/repos", {"name": name, "description": description})
         elif not known.json()["empty"]:
             return
         self._prepare()
@@ -100,9 +98,7 @@ class Fleet:
         """Open the items' issues in the maintainer's name and return their numbers."""
         numbers = []
         for done, item in enumerate(items, 1):
-            row = self.ask(
-                self.maintainer, "POST", self._path("issues"), {"title": item.title, "body": item.body}
-            )
+            row = self.ask(self.maintainer, "POST", self._path("issues"), {"title": item.title, "body": item.body})
             numbers.append(int(row["number"]))
             self.progress("issues", done, len(items))
         return numbers

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from fleetssd.adapters.rich_bar import bar
 from fleetssd.adapters.store import SqlStore
 from fleetssd.checkpoints import Checkpoint, Night, Swap
 from fleetssd.demo import processes
@@ -54,15 +54,8 @@ class Story:
     ) -> T:
         """Look until there is something to see. Raises Transient where the daemon dies or patience ends."""
         end = time.monotonic() + PATIENCE
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=self.console, transient=True) as bar:
-            task = bar.add_task(what, total=None)
+        with bar(self.console) as shown:
+            task = shown.add_task(what, total=None)
             while (found := look()) is None:
                 if self.daemon.poll() is not None:
                     raise Transient("the daemon ended", hint=f"Read {self.world.logs / 'daemon.log'}.")
@@ -70,7 +63,7 @@ class Story:
                     raise Transient(f"{what}: nothing within {PATIENCE:.0f} s", hint=f"Read {self.world.logs}.")
                 if progress is not None:
                     done, total, text = progress()
-                    bar.update(task, completed=done, total=total or None, description=f"{what}: {text}")
+                    shown.update(task, completed=done, total=total or None, description=f"{what}: {text}")
                 time.sleep(0.25)
         return found
 
@@ -102,18 +95,12 @@ def run(root: Path, seed: int, console: Console, *, first: int = 500, second: in
 
 def build_base(story: Story) -> None:
     """Train the tiny base model, or find it in the cache."""
-    columns = (
-        TextColumn("building the tiny base model (once)"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=story.console, transient=True) as bar:
-        task = bar.add_task("base", total=None)
+    with bar(story.console) as shown:
+        task = shown.add_task("building the tiny base model (once)", total=None)
 
         def step(event: dict[str, Any]) -> None:
             if event.get("event") == "step":
-                bar.update(task, completed=event["step"], total=event["steps"])
+                shown.update(task, completed=event["step"], total=event["steps"])
 
         command = ["services.trainer", "base", "--out", str(story.world.base), "--seed", "0"]
         processes.run_steps(command, story.world.logs / "base.log", step)
@@ -206,11 +193,9 @@ def _night_3(story: Story) -> None:
 def _work(story: Story, fleet: People, items: Sequence[WorkItem]) -> None:
     before = len(story.store.records())
     begun = time.monotonic()
-    with Progress(
-        TextColumn("the fleet works"), BarColumn(), MofNCompleteColumn(), console=story.console, transient=True
-    ) as bar:
-        task = bar.add_task("work", total=len(items))
-        fleet.work(items, lambda done, _total, _what: bar.update(task, completed=done))
+    with bar(story.console) as shown:
+        task = shown.add_task("the fleet works", total=len(items))
+        fleet.work(items, lambda done, _total, _what: shown.update(task, completed=done))
     story.say(f"agents opened {len(items)} pull requests and a human merged them ({time.monotonic() - begun:.0f} s)")
     wanted = before + len(items)
     story.wait(
@@ -260,7 +245,7 @@ def _night_progress(story: Story, number: int) -> tuple[int, int, str]:
 
 
 def _dawn(story: Story, night: Night) -> Checkpoint | None:
-    verdict, k = night.verdict, night.plan["samples"]
+    verdict, k = night.verdict, night.plan["k"]
     told = night_summary(night)
     story.check(
         f"night {night.number} was promoted on a lift whose interval is above 0",

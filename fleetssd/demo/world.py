@@ -152,7 +152,7 @@ class World:
         return {
             "forge": {
                 "url": self.forge_url, "token_file": str(self.forge_token),
-                "webhook_secret_file": str(self.secret_file), "poll_seconds": 2.0,
+                "webhook_secret_file": str(self.secret_file), "poll_seconds": 2.0, "overlap_seconds": 10.0,
             },
             "fleet": {"agents": ["agent-1", "agent-2"], "repositories": ["fleet/*"]},
             "records": {"held_out_share": 0.25, "prompt_template": "{body}", "solution_format": "code"},
@@ -164,7 +164,8 @@ class World:
                 "seed": self.seed + 1,
             },
             "decode": {"tau_grid": [0.2, 0.4, 0.7]},
-            "evaluation": {"max_tokens": 96, "max_problems": 160, "wall_seconds": 2.0, "cpu_seconds": 2},
+            "evaluation": {"samples": 16, "tune_share": 0.15, "max_tokens": 96, "max_problems": 160,
+                "wall_seconds": 2.0, "cpu_seconds": 2},
             "schedule": {"tick_seconds": 0.5, "clock_offset_file": str(self.root / "clock")},
             "watch": {"every_seconds": 2.0, "minutes": 60.0, "probes": 48, "min_calls": 40},
             "web": {"port": self.web_port},

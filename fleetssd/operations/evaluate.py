@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import product
 
 from fleetssd.checkpoints import Answer
 from fleetssd.config import Evaluation
@@ -42,21 +44,36 @@ class Examiner:
         """Ask every arm every problem `samples` times; each block of answers is one transaction."""
         total = sum(arm.samples for arm in arms) * len(problems)
         asked = 0
-        for block in blocks(problems, BLOCKS):
-            for arm in arms:
-                self._block(arm, block)
+        # While the engine answers one block the sandbox grades the one before it: neither waits for the other.
+        with ThreadPoolExecutor(max_workers=1) as grader:
+            grading: Future[None] | None = None
+            for block, arm in product(blocks(problems, BLOCKS), arms):
+                keep = self._ask(arm, block)
+                if grading is not None:
+                    grading.result()
+                grading = grader.submit(keep)
                 asked += arm.samples * len(block)
                 self.progress(asked, total, f"answers of {arm.name}")
+            if grading is not None:
+                grading.result()
 
-    def _block(self, arm: Arm, block: Sequence[Problem]) -> None:
+    def _ask(self, arm: Arm, block: Sequence[Problem]) -> Callable[[], None]:
+        """Ask what is not on file yet and return the work that is left: to grade the answers and keep them."""
         have = {(row.problem, row.index) for row in self.store.answers(self.night, arm.name)}
         open_ = [(p, i) for p in block for i in range(arm.samples) if (p.id, i) not in have]
-        if not open_:
-            return
         # One seed for (problem, index) in every arm: the arms' noise is shared, so their difference is less noisy.
         prompts = [Prompt(problem.prompt, seed_of(self.seed, problem.id, index)) for problem, index in open_]
-        completions = self.engine.complete(arm.model, prompts, arm.sampling, lambda *_: None)
-        outcomes = grade([problem for problem, _ in open_], completions, self.sandbox)
+        completions = self.engine.complete(arm.model, prompts, arm.sampling, lambda *_: None) if prompts else []
+        return lambda: self._keep(arm, open_, prompts, completions)
+
+    def _keep(
+        self,
+        arm: Arm,
+        asked: Sequence[tuple[Problem, int]],
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+    ) -> None:
+        outcomes = grade([problem for problem, _ in asked], completions, self.sandbox)
         self.store.add_answers(
             Answer(
                 night=self.night,
@@ -70,7 +87,7 @@ class Examiner:
                 fault=outcome.fault,
                 detail=outcome.detail[:200],
             )
-            for (problem, index), prompt, completion, outcome in zip(open_, prompts, completions, outcomes, strict=True)
+            for (problem, index), prompt, completion, outcome in zip(asked, prompts, completions, outcomes, strict=True)
         )
 
 

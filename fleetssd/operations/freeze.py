@@ -40,6 +40,7 @@ def freeze(settings: Settings, store: Store, engine: Engine, now: datetime) -> N
         manage=settings.decode.manage,
         tau_grid=settings.decode.tau_grid,
         samples=settings.evaluation.samples,
+        k=settings.evaluation.k,
         road=settings.engine.road,
         base=base.digest,
         incumbent=incumbent.digest,

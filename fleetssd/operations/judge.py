@@ -35,7 +35,7 @@ def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: fl
         tuned_base=_scores(store.answers(plan.night, TUNED), slices, candidate=False),
         base_probes=base_probes,
         candidate_probes=candidate_probes,
-        k=plan.samples,
+        k=plan.k,
         samples=len(candidate),
         voids=sum(answer.fault for answer in candidate),
         overlap=overlap(store.records_by_id(plan.train), held_out),
@@ -66,8 +66,9 @@ def _probes(
 ) -> tuple[ProbeReadings, ProbeReadings]:
     """Read base and candidate at one effective temperature: a baked candidate was asked again at T/τ on a subset."""
     probed = candidate if tau == 1.0 else store.answers(plan.night, PROBED)
-    subset = {answer.problem for answer in probed}
-    return measure(_texts([a for a in base if a.problem in subset])), measure(_texts(probed))
+    # unique-of-k and distinct-4 depend on how many answers there are: compare like with like.
+    same = {(answer.problem, answer.index) for answer in probed}
+    return measure(_texts([a for a in base if (a.problem, a.index) in same])), measure(_texts(probed))
 
 
 def _texts(answers: Sequence[Answer]) -> dict[str, list[str]]:

@@ -144,7 +144,7 @@ def _evaluate(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
         examiner.examine(_arms(shop, plan, candidate), problems)
         if candidate.tau != 1.0:
             same = pinned(plan.decode, plan.decode.temperature / candidate.tau)
-            examiner.examine([Arm(judge.PROBED, candidate.model, same, plan.samples)], problems[:PROBE_PROBLEMS])
+            examiner.examine([Arm(judge.PROBED, candidate.model, same, plan.k)], problems[:PROBE_PROBLEMS])
     if shop.engine.digest_of(candidate.model) != candidate.served_digest:
         raise Corrupt(
             f"{candidate.model} changed while it was evaluated", hint="Nothing but fleetssd may write its names."

@@ -1,0 +1,12 @@
+"""Rich's progress bar in the one shape that every long wait has."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+
+def bar(console: Console) -> Progress:
+    """Return a bar that leaves nothing behind: what is done, of how much, for how long."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
