@@ -214,6 +214,37 @@ def test_sampling_settings_of_v1_default_to_one(old: Client) -> None:
     assert v1["choices"][0]["message"]["content"] == api["message"]["content"]
 
 
+def test_what_the_model_cannot_do_is_refused(old: Client) -> None:
+    """Thinking and tools are 400s with the names written as the real server writes them."""
+    turn = {"model": "base:1", "messages": [{"role": "user", "content": "hi"}], "stream": False}
+    thinking = old.http.post("/api/chat", json={**turn, "think": True})
+    tools = old.http.post("/api/chat", json={**turn, "tools": [{"type": "function"}]})
+    assert (thinking.status_code, thinking.json()["error"]) == (400, '"base:1" does not support thinking')
+    full = "registry.ollama.ai/library/base:1"
+    assert (tools.status_code, tools.json()["error"]) == (400, f"{full} does not support tools")
+
+
+def test_text_completions_are_the_generate_route_in_openais_shape(old: Client) -> None:
+    """/v1/completions applies the template, like /api/generate."""
+    fields = {"model": "base:1", "prompt": "hello"}
+    v1 = old.http.post("/v1/completions", json={**fields, "temperature": 0, "max_tokens": 8}).json()
+    api = old.http.post("/api/generate", json={**fields, "stream": False, "options": GREEDY}).json()
+    assert v1["choices"][0]["text"] == api["response"]
+    assert (v1["object"], v1["usage"]["prompt_tokens"]) == ("text_completion", api["prompt_eval_count"])
+
+
+def test_answers_can_be_held_to_json(old: Client) -> None:
+    """With format json a model of noise still opens an object."""
+    reply = old.generate("base:1", format="json", options={"temperature": 1, "seed": 4, "num_predict": 12})
+    assert reply.json()["response"].lstrip().startswith("{")
+
+
+def test_embeddings_have_unit_length(old: Client) -> None:
+    """Each input has a vector of length one."""
+    reply = old.http.post("/api/embed", json={"model": "base:1", "input": ["a b", "c"]}).json()
+    assert [round(sum(x * x for x in vector), 5) for vector in reply["embeddings"]] == [1.0, 1.0]
+
+
 # --- faults ----------------------------------------------------------------------------------------------------
 
 

@@ -50,12 +50,14 @@ _ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/api/chat", conversations.chat),
     ("POST", "/api/embed", embeddings.embed),
     ("POST", "/v1/chat/completions", openai.chat_completions),
+    ("POST", "/v1/completions", openai.completions),
     ("GET", "/v1/models", openai.list_models),
     ("GET", "/v1/models/{model:path}", openai.one_model),
     ("GET", "/embedded/faults", catalogue.show_faults),
     ("POST", "/embedded/faults", catalogue.change_faults),
     ("DELETE", "/embedded/faults", catalogue.clear_faults),
 )
+_HEADS = frozenset({"/", "/api/version", "/api/tags"})  # where the real server has HEAD beside GET
 
 
 def build_app(
@@ -107,7 +109,9 @@ async def _wrong_method(http: Request, error: Exception) -> Response:
     """Answer 405 with every method that the path has."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
     path = http.url.path
-    allowed = [method for method, route, _ in _ROUTES if Route(route, _root).path_regex.match(path)]
+    found = {method for method, route, _ in _ROUTES if Route(route, _root).path_regex.match(path)}
+    found |= {"HEAD"} if path in _HEADS else set()
+    allowed = [method for method in ("HEAD", "GET", "POST", "DELETE") if method in found]
     headers = {"content-type": "text/plain", "allow": ", ".join(allowed)}
     return Response("405 method not allowed", 405, headers)
 

@@ -21,6 +21,9 @@ _NO_QUANTIZE = (
     "create-time quantization is only supported for safetensors imports; quantize GGUF models with llama.cpp tools "
     "before importing"
 )
+_NOT_COPIED = (
+    "failed to validate GGUF with llama-quantize without compatibility patches: llama-quantize failed: exit status 1"
+)
 _NO_QUANTIZER = "quantization is not supported by this server"
 _CONFIG_KEYS = ("model_format", "model_family", "model_families", "model_type", "file_type")
 
@@ -109,7 +112,7 @@ def _base_steps(store: Store, profile: Profile, request: Mapping[str, Any]) -> I
     if files is None:
         raise _refused(400, "neither 'from' or 'files' was specified")
     if not files:
-        raise _refused(400, "no files provided to convert")
+        raise _refused(400, "unknown type")
     found: list[Layer] = []
     for file, digest in sorted(files.items()):
         for step in _gguf_steps(store, profile, file, digest, bad=500):
@@ -161,7 +164,7 @@ def _gguf_steps(store: Store, profile: Profile, file: str, digest: str, *, bad: 
     try:
         rewritten = copy_rewritten(data)
     except NotGguf as error:
-        raise _refused(bad, f"failed to validate GGUF with llama-quantize: exit status 1: {error}") from error
+        raise _refused(500, _NOT_COPIED) from error
     yield {"status": "verifying conversion"}
     yield replace(_stored(store, "model", rewritten), header=parse_header(rewritten))
 
@@ -175,11 +178,8 @@ def _check_kind(file: str, path: Path, bad: int) -> None:
         raise _refused(bad, "unsupported architecture")
     if file.endswith(".gguf"):
         return
-    if not path.exists():
-        raise _refused(bad, f"open {path}: no such file or directory")
-    with path.open("rb") as opened:
-        if opened.read(4) != MAGIC:
-            raise _refused(400, "unknown type")
+    if not path.exists() or path.read_bytes()[:4] != MAGIC:
+        raise _refused(400, "unknown type")
 
 
 def _opened(path: Path, bad: int) -> tuple[bytes, Header]:

@@ -6,6 +6,7 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -34,28 +35,53 @@ def openai_error(error: ApiError) -> Response:
 
 async def chat_completions(server: Server, http: Request) -> Response:
     """Answer /v1/chat/completions."""
+    return await _answered(server, http, CHAT)
+
+
+async def completions(server: Server, http: Request) -> Response:
+    """Answer /v1/completions: the prompt is one user message, as in /api/generate."""
+    return await _answered(server, http, TEXT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """How one of the two routes writes its objects: id prefix, object names, and where the text goes."""
+
+    prefix: str
+    whole: str
+    chunk: str
+    chat: bool
+
+
+CHAT = _Shape("chatcmpl", "chat.completion", "chat.completion.chunk", chat=True)
+TEXT = _Shape("cmpl", "text_completion", "text_completion", chat=False)
+
+
+async def _answered(server: Server, http: Request, shape: _Shape) -> Response:
     started = time.perf_counter_ns()
     try:
         asked = await body_of(http)
+        if not shape.chat:
+            asked["messages"] = [{"role": "user", "content": str(asked.get("prompt") or "")}]
         request, messages = translated(asked)
-        try:
-            name, model = server.find(request["model"])
-            turn = await while_connected(http, open_turn(server, request, name, model, started=started))
-            with contextlib.ExitStack() as stack:
-                stack.callback(turn.close)
-                prompt = await chat_prompt(turn, with_system(turn, messages))
-                if not asked.get("stream"):
-                    whole = await while_connected(http, collected(pieces(turn, prompt, stream=False)))
-                    return json_reply(_completion(turn, whole), 200, JSON_PLAIN)
-                source = pieces(turn, prompt, stream=True)
-                first = await while_connected(http, first_of(source))
-                stack.pop_all()
-                usage = bool((asked.get("stream_options") or {}).get("include_usage"))
-                return LineStream(_events(turn, first, source, usage=usage), turn.close, EVENTS)
-        except ApiError as error:
-            raise ApiError(error.status, error.message, content_type=JSON_PLAIN) from error
     except ApiError as error:
         return openai_error(error)
+    try:
+        name, model = server.find(request["model"])
+        turn = await while_connected(http, open_turn(server, request, name, model, started=started))
+        with contextlib.ExitStack() as stack:
+            stack.callback(turn.close)
+            prompt = await chat_prompt(turn, with_system(turn, messages))
+            if not asked.get("stream"):
+                whole = await while_connected(http, collected(pieces(turn, prompt, stream=False)))
+                return json_reply(_completion(turn, whole, shape), 200, JSON_PLAIN)
+            source = pieces(turn, prompt, stream=True)
+            first = await while_connected(http, first_of(source))
+            stack.pop_all()
+            usage = bool((asked.get("stream_options") or {}).get("include_usage"))
+            return LineStream(_events(turn, first, source, shape, usage=usage), turn.close, EVENTS)
+    except ApiError as error:
+        return openai_error(ApiError(error.status, error.message, content_type=JSON_PLAIN))
 
 
 def translated(asked: Json) -> tuple[Json, list[Message]]:
@@ -90,6 +116,7 @@ def translated(asked: Json) -> tuple[Json, list[Message]]:
         "messages": messages,
         "options": options,
         "format": _format(asked.get("response_format") or {}),
+        "tools": asked.get("tools"),
         "logprobs": asked.get("logprobs"),
         "top_logprobs": asked.get("top_logprobs"),
     }, messages
@@ -103,9 +130,9 @@ def _format(wanted: Json) -> Any:
     return None
 
 
-def _head(turn: Turn, kind: str) -> Json:
+def _head(turn: Turn, shape: _Shape, kind: str) -> Json:
     return {
-        "id": f"chatcmpl-{random.randrange(999)}",  # noqa: S311 - the real ids are as short and as random
+        "id": f"{shape.prefix}-{random.randrange(999)}",  # noqa: S311 - the real ids are as short and as random
         "object": kind,
         "created": int(time.time()),
         "model": turn.asked,
@@ -119,26 +146,26 @@ def _usage(turn: Turn, last: Piece) -> Json:
     return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
 
 
-def _completion(turn: Turn, whole: Piece) -> Json:
-    choice: Json = {
-        "index": 0,
-        "message": {"role": "assistant", "content": whole.text},
-        "finish_reason": whole.reason,
-    }
+def _completion(turn: Turn, whole: Piece, shape: _Shape) -> Json:
+    said: Json = {"message": {"role": "assistant", "content": whole.text}} if shape.chat else {"text": whole.text}
+    choice: Json = {"index": 0, **said, "finish_reason": whole.reason}
     if whole.logprobs:
         choice["logprobs"] = {"content": whole.logprobs}
-    return {**_head(turn, "chat.completion"), "choices": [choice], "usage": _usage(turn, whole)}
+    return {**_head(turn, shape, shape.whole), "choices": [choice], "usage": _usage(turn, whole)}
 
 
-async def _events(turn: Turn, first: Piece, rest: AsyncIterator[Piece], *, usage: bool) -> AsyncIterator[bytes]:
-    head = _head(turn, "chat.completion.chunk")
+async def _events(
+    turn: Turn, first: Piece, rest: AsyncIterator[Piece], shape: _Shape, *, usage: bool
+) -> AsyncIterator[bytes]:
+    head = _head(turn, shape, shape.chunk)
     role: Json = {"role": "assistant"}
     last = first
     try:
         piece: Piece | None = first
         while piece is not None:
             if piece.text or not piece.reason:
-                choice: Json = {"index": 0, "delta": {**role, "content": piece.text}, "finish_reason": None}
+                said: Json = {"delta": {**role, "content": piece.text}} if shape.chat else {"text": piece.text}
+                choice: Json = {"index": 0, **said, "finish_reason": None}
                 if piece.logprobs:
                     choice["logprobs"] = {"content": piece.logprobs}
                 yield _event({**head, "choices": [choice]})
@@ -148,7 +175,8 @@ async def _events(turn: Turn, first: Piece, rest: AsyncIterator[Piece], *, usage
     except ApiError as error:
         yield _event({"error": {"message": error.message, "type": "api_error", "param": None, "code": None}})
         return
-    yield _event({**head, "choices": [{"index": 0, "delta": {**role}, "finish_reason": last.reason}]})
+    end: Json = {"delta": role} if shape.chat else {"text": ""}
+    yield _event({**head, "choices": [{"index": 0, **end, "finish_reason": last.reason}]})
     if usage:
         yield _event({**head, "choices": [], "usage": _usage(turn, last)})
     yield b"data: [DONE]\n\n"

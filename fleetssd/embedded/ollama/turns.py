@@ -134,6 +134,9 @@ async def open_turn(
     if request.get("think") and request["think"] != "false":
         raise ApiError(400, f"{quoted(asked)} does not support thinking")
     options = merge_options(server.num_ctx, model.parameters, request.get("options"))
+    for key, capability in (("tools", "tools"), ("suffix", "insert")):
+        if request.get(key):
+            raise ApiError(400, f"{'/'.join(name.parts[:3])}:{name.tag} does not support {capability}")
     if model.path is None:
         raise ApiError(400, f"{quoted(asked)} does not support {'chat' if 'messages' in request else 'generate'}")
     header = model.header
