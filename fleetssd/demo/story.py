@@ -23,6 +23,8 @@ from fleetssd.demo.summary import Check, night_summary, summary
 from fleetssd.demo.world import NIGHT_1, NIGHT_2, NIGHT_3, World
 from fleetssd.errors import Transient
 from fleetssd.status import served
+from fleetssd.toy import corpus
+from fleetssd.toy.base import BaseSettings, read_base
 from fleetssd.toy.work import WorkItem, some_work
 
 T = TypeVar("T")
@@ -95,6 +97,11 @@ def run(root: Path, seed: int, console: Console, *, first: int = 500, second: in
 
 def build_base(story: Story) -> None:
     """Train the tiny base model, or find it in the cache."""
+    wanted = BaseSettings()
+    pairs = corpus.pretraining(wanted.seed, wanted.pairs, noise=wanted.noise)
+    if read_base(story.world.base, wanted, corpus.digest(pairs)) is not None:
+        story.say("the base (a Qwen3 of 0.9 M parameters) is in the cache")
+        return
     with bar(story.console) as shown:
         task = shown.add_task("building the tiny base model (once)", total=None)
 
@@ -104,7 +111,7 @@ def build_base(story: Story) -> None:
 
         command = ["services.trainer", "base", "--out", str(story.world.base), "--seed", "0"]
         processes.run_steps(command, story.world.logs / "base.log", step)
-    story.say("the base is a Qwen3 of 0.9 M parameters, trained from scratch on small programming issues (cached)")
+    story.say("the base is a Qwen3 of 0.9 M parameters, trained from scratch on small programming issues")
 
 
 def _open(story: Story, stack: ExitStack) -> People:

@@ -157,7 +157,7 @@ class World:
             "fleet": {"agents": ["agent-1", "agent-2"], "repositories": ["fleet/*"]},
             "records": {"held_out_share": 0.25, "prompt_template": "{body}", "solution_format": "code"},
             "buffer": {"size": 600, "per_repository": 600},
-            "engine": {"url": self.engine_url, "base_model": BASE, "alias": ALIAS, "concurrency": 16},
+            "engine": {"url": self.engine_url, "base_model": BASE, "alias": ALIAS, "concurrency": 24},
             "base": {"weights": str(self.base / "hf"), "gguf": str(self.base / "base-q8_0.gguf")},
             "recipe": {
                 "rank": 16, "alpha": 32.0, "batch": 32, "micro_batch": 32, "max_length": 256, "max_tokens": 96,
