@@ -1,0 +1,1 @@
+"""Facts about the embedded forge's pure parts."""
