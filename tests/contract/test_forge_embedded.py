@@ -281,6 +281,32 @@ def test_the_service_says_when_it_is_ready_and_ends_on_sigterm(tmp_path: Path) -
         assert process.stdout.read() == ""
 
 
+def test_a_killed_service_has_lost_nothing_that_it_answered(tmp_path: Path) -> None:
+    """After SIGKILL the next start on the same folder knows every issue that was answered with 201."""
+    command = [
+        sys.executable,
+        "-m",
+        "services.embedded_forge",
+        "--port",
+        "0",
+        "--data",
+        str(tmp_path / "data"),
+    ]
+    for known in (0, 2):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            ready = json.loads(process.stdout.readline())
+            token = Path(ready["maintainer_token_file"]).read_text().strip()
+            person = Person("maintainer", ready["url"], token)
+            if not known:
+                person.post("/orgs/fleet/repos", {"name": "kept"})
+            assert len(person.get("/repos/fleet/kept/issues", state="all", limit=50, page=1)) == known
+            for title in ("one", "two"):
+                person.post("/repos/fleet/kept/issues", {"title": title})
+            process.kill()
+            process.wait(timeout=20)
+
+
 def test_the_service_explains_itself() -> None:
     """`--help` works and names every option; a bad quirk ends with 78."""
     base = [sys.executable, "-m", "services.embedded_forge"]

@@ -28,8 +28,13 @@ def merge_base(objects: Objects, left: str, right: str) -> str:
             if marks.get(parent, 0) & mark != mark:
                 marks[parent] = marks.get(parent, 0) | mark
                 heapq.heappush(queue, (-objects.commit(parent).seconds, parent))
-    best = [name for name in found if not marks[name] & _STALE]
-    return best[0] if best else ""
+    best = list(dict.fromkeys(name for name in found if not marks[name] & _STALE))
+    # Where clocks ran backwards an ancestor of the best may be among them.
+    return next((name for name in best if not any(_holds(objects, other, name) for other in best)), "")
+
+
+def _holds(objects: Objects, tip: str, name: str) -> bool:
+    return tip != name and name in reachable(objects, [tip], set())
 
 
 def is_ancestor(objects: Objects, old: str, new: str) -> bool:
