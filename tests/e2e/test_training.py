@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from fleetssd import safetensors
-from fleetssd.adapters import trainer_process
-from fleetssd.adapters.trainer_process import ProcessTrainer, adapter_stats, bubblewrap_works
+from fleetssd.adapters.trainer_process import ProcessTrainer, adapter_stats
+from fleetssd.adapters.trainer_process.child import bubblewrap_works, confined, environment
 from fleetssd.errors import Corrupt, FleetError, Rejected
 from fleetssd.training import steps
 from tests.e2e import tiny
@@ -42,9 +42,9 @@ def lay_out(folder: Path, trained: Trained) -> Path:
 def run_until(step: int, job: Path, base: Path, number: int) -> tuple[int, list[dict[str, object]]]:
     """Start the trainer on a job folder, send it a signal once it reports this step, return its code and events."""
     command = [sys.executable, "-m", "services.trainer", "train", "--job", str(job), "--base", str(base)]
-    environment = trainer_process._environment(job, 1)
+    surroundings = environment(job, 1)
     events: list[dict[str, object]] = []
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+    with subprocess.Popen(command, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
         assert child.stdout is not None
         for line in child.stdout:
             events.append(json.loads(line))
@@ -227,9 +227,9 @@ def test_a_confined_trainer_sees_no_network_and_no_home(tmp_path: Path) -> None:
     job, base = tmp_path / "job", tmp_path / "base"
     with socket.create_server(("127.0.0.1", 0)) as server:
         arguments = [str(server.getsockname()[1]), str(tmp_path / "secret"), str(base), sys.prefix, str(job)]
-        confined = [*trainer_process._confined(Path(sys.executable), base, job), sys.executable, "-c", code, *arguments]
+        walled = [*confined(Path(sys.executable), base, job), sys.executable, "-c", code, *arguments]
         plain = [sys.executable, "-c", code, *arguments[:2]]
         outside = subprocess.run(plain, capture_output=True, text=True, check=True)
-        inside = subprocess.run(confined, capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]})
+        inside = subprocess.run(walled, capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]})
     assert outside.stdout.strip() == "['network', 'secret']"
     assert inside.stdout.strip() == str([str(job)])

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import os
 import shutil
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
-import fleetssd
 from fleetssd import safetensors
+from fleetssd.adapters.trainer_process.child import bubblewrap_works, confined, running
 from fleetssd.errors import Corrupt, FleetError, Misconfigured, Rejected, Transient
 from fleetssd.ports import Progress
 from fleetssd.training import AdapterStats, TrainPlan, TrainResult, acceptable
 
 _OURS = ("plan.json", "rows.jsonl", "result.json", "trainer.log", "lock", "adapter", "adapter.tmp", "checkpoints")
-_PATIENCE_SECONDS = 30.0
-"""How long a stopped trainer may take to write its checkpoint before it is killed."""
-
-_ROOT = Path(fleetssd.__file__).resolve().parents[1]
 
 
 class ProcessTrainer:
@@ -64,11 +57,11 @@ class ProcessTrainer:
     def _run(self, plan: TrainPlan, base: Path, out: Path, progress: Progress) -> None:
         command = [str(self._python), "-m", "services.trainer", "train", "--job", str(out), "--base", str(base)]
         if self._isolate and bubblewrap_works():
-            command = [*_confined(self._python, base, out), *command]
+            command = [*confined(self._python, base, out), *command]
         elif self._isolate:
             progress(0, 0, "bubblewrap cannot start here: training runs without network isolation")
         error: dict[str, Any] = {}
-        with (out / "trainer.log").open("ab") as log, _child(command, out, plan.threads, log) as child:
+        with (out / "trainer.log").open("ab") as log, running(command, out, plan.threads, log) as child:
             for event in _events(child.process.stdout):
                 if event.get("event") == "step":
                     progress(int(event["step"]), int(event["steps"]), f"loss {float(event['loss']):.3f}")
@@ -94,115 +87,6 @@ def adapter_stats(folder: Path) -> AdapterStats:
         finite = finite and math.isfinite(peak)
         largest = max(largest, peak) if ".lora_B." in name else largest
     return AdapterStats(hashlib.sha256(data).hexdigest(), len(spans), finite, largest)
-
-
-def bubblewrap_works() -> bool:
-    """Tell whether bubblewrap is installed and may make namespaces here."""
-    try:
-        probe = ["bwrap", "--unshare-net", "--ro-bind", "/", "/", "true"]
-        return subprocess.run(probe, capture_output=True, timeout=10, check=False).returncode == 0
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return False
-
-
-@dataclass(slots=True)
-class _Child:
-    """A running trainer. `pid` is the trainer's own, which under bubblewrap is not the child we started."""
-
-    process: subprocess.Popen[bytes]
-    pid: int
-
-
-@contextlib.contextmanager
-def _child(command: Sequence[str], out: Path, threads: int, log: Any) -> Iterator[_Child]:
-    """Start the trainer; leaving the block early, by whatever exception, stops it and waits for its checkpoint."""
-    read_end, write_end = os.pipe()
-    confined = command[0] == "bwrap"
-    with open(read_end, "rb") as told:  # noqa: PTH123  a pipe has no path
-        try:
-            process = subprocess.Popen(
-                [command[0], "--info-fd", str(write_end), *command[1:]] if confined else list(command),
-                cwd=out,
-                env=_environment(out, threads),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                pass_fds=(write_end,) if confined else (),
-                start_new_session=True,
-            )
-        finally:
-            os.close(write_end)
-        child = _Child(process, process.pid)
-        try:
-            if confined:
-                child.pid = _inner_pid(told.read(), process.pid)
-            yield child
-        finally:
-            _stop(child)
-
-
-def _inner_pid(told: bytes, otherwise: int) -> int:
-    """Return the confined trainer's pid: a signal to bubblewrap itself would end it without a checkpoint."""
-    try:
-        return int(json.loads(told)["child-pid"])
-    except (ValueError, KeyError):  # bubblewrap ended before it could say so
-        return otherwise
-
-
-def _stop(child: _Child) -> None:
-    process = child.process
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child.pid, signal.SIGTERM)
-        try:
-            process.communicate(timeout=_PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if process.stdout:
-        process.stdout.close()
-
-
-def _environment(out: Path, threads: int) -> dict[str, str]:
-    """Return the child's whole environment: nothing of ours leaks in, and OpenMP does not spin on busy cores."""
-    return {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "HOME": str(out),
-        "LANG": "C.UTF-8",
-        "PYTHONPATH": str(_ROOT),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONHASHSEED": "0",
-        "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-
-
-def _confined(python: Path, base: Path, out: Path) -> list[str]:
-    """Return bubblewrap's argv: the system, this Python and the base read-only, the run's folder writable."""
-    home = python.absolute().parent.parent
-    real = python.resolve().parent.parent
-    system = [
-        Path(p) for p in ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
-    ]
-    argv = [
-        "bwrap",
-        "--unshare-net",
-        "--unshare-ipc",
-        "--unshare-uts",
-        "--die-with-parent",
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-    ]
-    argv += ["--tmpfs", "/tmp"]  # noqa: S108  the child's own, gone with it
-    linked = [path.resolve() for path in base.iterdir() if path.is_symlink()]  # a Hugging Face cache is made of links
-    for path in (*system, home, real, _ROOT / "fleetssd", _ROOT / "services", base, *linked):
-        argv += ["--ro-bind-try", str(path), str(path)]
-    return [*argv, "--bind", str(out), str(out), "--chdir", str(out), "--"]
 
 
 def _events(stream: Any) -> Iterator[dict[str, Any]]:
