@@ -215,6 +215,21 @@ def parse_pull(detail: Mapping[str, Any], instance: str) -> MergedPull:
     )
 
 
+def row_of(pull: MergedPull) -> PullRow:
+    """Return the row that a list would show of a pull request whose detail was read."""
+    return PullRow(
+        key=pull.key,
+        repository=pull.repository,
+        title=pull.title,
+        body=pull.body,
+        author=pull.author,
+        merged=pull.merged,
+        labels=pull.labels,
+        closed_at=pull.closed_at,
+        updated_at=pull.updated_at,
+    )
+
+
 def parse_issue(row: Mapping[str, Any], repository: str) -> IssueText | None:
     """Read an issue; None where it is a pull request."""
     if row.get("pull_request") is not None:

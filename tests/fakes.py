@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from fleetssd.checkpoints import STAGES, Answer, Checkpoint, Night, Sample, StageRow, Swap, VerdictRow
-from fleetssd.errors import Corrupt, Rejected
-from fleetssd.gitea import Delivery, PullKey
+from fleetssd.errors import Corrupt, FleetError, Rejected
+from fleetssd.gitea import Delivery, IssueText, MergedPull, PullKey, PullRow, Sweep
 from fleetssd.ports import Completion, Grade, Job, Probe, Progress, Prompt
 from fleetssd.recipe import Sampling
-from fleetssd.records import Record
+from fleetssd.records import PullDiff, Record
 
 
 class Killed(BaseException):
@@ -328,3 +328,110 @@ def _in_utc(record: Record) -> Record:
 
 def _intent(swap: Swap) -> tuple[object, ...]:
     return (swap.kind, swap.actor, swap.from_digest, swap.to_digest, swap.to_model, swap.night)
+
+
+FORGE = "http://forge:3000"
+FORGE_START = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+@dataclass
+class FakeForge:
+    """A forge with one clock; `merge` makes a pull request that closes an issue. Unplanned reads find nothing."""
+
+    now: datetime = FORGE_START
+    rows: dict[PullKey, PullRow] = field(default_factory=dict)
+    pulls: dict[PullKey, MergedPull] = field(default_factory=dict)
+    issues: dict[tuple[str, int], IssueText] = field(default_factory=dict)
+    timelines: dict[tuple[str, int], list[dict[str, Any]]] = field(default_factory=dict)
+    broken: dict[int, FleetError] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    complete: bool = True
+
+    def merge(self, number: int, *, issue: int = 0, prompt: str = "", **more: Any) -> MergedPull:
+        """Merge pull request `number` now; it closes `issue` (by default, number + 1000)."""
+        issue = issue or number + 1000
+        key = PullKey(FORGE, 1, number)
+        pull = MergedPull(
+            key=key,
+            repository="fleet/a",
+            clone_url=f"{FORGE}/fleet/a.git",
+            title=f"Work {number}",
+            body=f"Fixes #{issue}",
+            author="agent-1",
+            merger="maintainer",
+            merged=True,
+            merge_commit=f"{number:040}",
+            merge_base="b" * 40,
+            labels=(),
+            closed_at=self.now,
+            updated_at=self.now.isoformat(),
+        )
+        self.pulls[key] = pull = replace(pull, **more)
+        self.issues["fleet/a", issue] = IssueText("fleet/a", issue, prompt or f"Issue {issue}", "", 1)
+        who = {"number": number, "repository": {"id": 1}}
+        times = {"created_at": self.now.isoformat(), "updated_at": self.now.isoformat()}
+        row = {"type": "pull_ref", "ref_action": "closes", "ref_issue": who, **times}
+        self.timelines.setdefault(("fleet/a", issue), []).extend([row, {"type": "close", **times}])
+        self.touch(pull)
+        return pull
+
+    def touch(self, pull: MergedPull) -> None:
+        """Make a pull request's row move to now."""
+        row = PullRow(
+            pull.key,
+            pull.repository,
+            pull.title,
+            pull.body,
+            pull.author,
+            pull.merged,
+            (),
+            pull.closed_at,
+            self.now.isoformat(),
+        )
+        self.rows[pull.key] = row
+
+    def later(self, **passed: float) -> None:
+        """Let time pass."""
+        self.now += timedelta(**passed)
+
+    def sweep(self, since: datetime | None) -> Sweep:
+        """Return the rows of the window."""
+        self.calls.append("sweep")
+        rows = [row for row in self.rows.values() if since is None or datetime.fromisoformat(row.updated_at) >= since]
+        return Sweep(tuple(rows), self.now, self.complete)
+
+    def pull(self, repository: str, number: int) -> MergedPull | None:
+        """Return a detail, or fail as planned."""
+        self.calls.append(f"pull {number}")
+        if number in self.broken:
+            raise self.broken[number]
+        return self.pulls.get(PullKey(FORGE, 1, number))
+
+    def issue(self, repository: str, number: int) -> IssueText | None:
+        """Return an issue."""
+        self.calls.append(f"issue {number}")
+        return self.issues.get((repository, number))
+
+    def timeline(self, repository: str, number: int) -> list[dict[str, Any]]:
+        """Return a timeline."""
+        self.calls.append(f"timeline {number}")
+        return self.timelines.get((repository, number), [])
+
+
+@dataclass
+class FakeMirror:
+    """Diffs made up from the number, squash-merged; `broken` stands for a server that git cannot reach."""
+
+    broken: FleetError | None = None
+    reasons: dict[int, str] = field(default_factory=dict)
+
+    def diffs(self, repository: str, clone_url: str, pulls: Sequence[MergedPull]) -> dict[int, PullDiff | str]:
+        """Return one added line a pull request."""
+        if self.broken:
+            raise self.broken
+        found: dict[int, PullDiff | str] = {}
+        for pull in pulls:
+            n = pull.key.number
+            diff = f"diff --git a/{n} b/{n}\nindex 1..2 100644\n--- a/{n}\n+++ b/{n}\n@@ -0,0 +1 @@\n+{n}\n".encode()
+            found[n] = PullDiff("b" * 40, f"{n:039}h", diff, (f"{n}",), ((f"{n}", f"{n}\n"),), ("p" * 40,))
+        return found | self.reasons

@@ -11,7 +11,17 @@ from typing import Any
 
 from fleetssd.config import Settings
 from fleetssd.errors import FleetError
-from fleetssd.gitea import Delivery, IssueText, MergedPull, PullKey, Sweep, unseen, window_start
+from fleetssd.gitea import (
+    Delivery,
+    IssueText,
+    MergedPull,
+    PullKey,
+    PullRow,
+    Sweep,
+    row_of,
+    unseen,
+    window_start,
+)
 from fleetssd.gitea_links import Link, Reference, confirm, references
 from fleetssd.ports import Forge, Mirror, Progress, Store
 from fleetssd.records import PullDiff, Record, Redact, make_record, refusals_of_row, refused_row
@@ -91,7 +101,6 @@ def poll_once(
     deliveries = store.open_deliveries()
     sweep = forge.sweep(window_start(store.cursor(instance), settings.forge.overlap_seconds))
     seen = store.seen(instance) if sweep.rows or deliveries else {}
-    poll.file_rows(sweep, seen)
     poll.read_all([*poll.looks(sweep, seen), *_hints(deliveries, sweep, seen, instance)])
     if sweep.rows or deliveries:
         poll.settle(sweep)
@@ -141,30 +150,23 @@ class _Poll:
         self.secrets, self.now, self.progress = secrets, now, progress
         self.tally = _Tally()
         self.earlier: dict[PullKey, Record] = {}
+        self.rows: list[PullRow] = []
 
-    def file_rows(self, sweep: Sweep, seen: dict[PullKey, str]) -> None:
-        """File, without reading further, the rows that show by themselves why they cannot teach."""
+    def looks(self, sweep: Sweep, seen: dict[PullKey, str]) -> list[_Look]:
+        """Return the pull requests to read: new ones, and refused ones that have moved since.
+
+        A row that shows by itself why it cannot teach is filed and not read. A record that was taken stays as it was
+        at its merge: later comments, edits and renames are not what was asked.
+        """
         fresh = unseen(sweep.rows, seen)
         if any(row.key in seen for row in fresh):
             self.earlier = {record.key: record for record in self.store.records()}
-        for row in fresh:
-            reasons = refusals_of_row(row, self.settings.fleet)
-            # A stranger's work elsewhere is none of ours: a public instance is full of it.
-            if reasons and not {"author_not_agent", "repository_not_watched"} <= set(reasons):
-                self._file(row.key, row.updated_at, refused_row(row, reasons))
-
-    def looks(self, sweep: Sweep, seen: dict[PullKey, str]) -> list[_Look]:
-        """Return the pull requests to read: new ones, and refused ones that have moved since."""
-        fleet = self.settings.fleet
         looks = []
-        for row in unseen(sweep.rows, seen):
+        for row in fresh:
             earlier = self.earlier.get(row.key)
-            if refusals_of_row(row, fleet):
-                continue
             if earlier is not None and earlier.prompt:
-                # Taken as it stood at its merge: later comments and edits are not what was asked.
                 self.store.put_pull(row.key, row.updated_at, None, self.now)
-            else:
+            elif not self._judge(row, row.updated_at):
                 looks.append(_Look(row.key, row.repository, row.updated_at))
         return looks
 
@@ -187,7 +189,7 @@ class _Poll:
     def settle(self, sweep: Sweep) -> None:
         """Take back what was reverted, then put records that share an issue or a prompt on one side."""
         records = self.store.records()
-        found = claims(sweep.rows)
+        found = claims([*sweep.rows, *self.rows])
         for record in records:
             commits = (record.merge_commit, record.head_commit)
             if found and REVERTED not in record.reasons and taken_back(record.key, commits, found):
@@ -204,7 +206,7 @@ class _Poll:
             pull = self.forge.pull(look.repository, look.key.number)
             if pull is None or pull.key != look.key:
                 return _Read(look, None)
-            if not pull.merged:
+            if refusals_of_row(row_of(pull), self.settings.fleet):
                 return _Read(look, pull)
             issues, links = self._answers(pull)
             return _Read(look, pull, issues, links)
@@ -240,17 +242,35 @@ class _Poll:
         self.tally.errors += [error for error in batch if isinstance(error, FleetError)]
         reads = [read for read in batch if isinstance(read, _Read)]
         try:
-            diffs = self._diffs([read.pull for read in reads if read.pull is not None and read.pull.merged])
+            fleet = self.settings.fleet
+            diffs = self._diffs(
+                [read.pull for read in reads if read.pull and not refusals_of_row(row_of(read.pull), fleet)]
+            )
         except FleetError as error:
             self.tally.errors.append(error)
             return
         for read in reads:
             self.tally.read += 1
             if read.pull is not None:
-                updated_at = read.pull.updated_at if read.look.updated_at is None else read.look.updated_at
-                self._file(read.look.key, updated_at, self._record(read, read.pull, diffs))
+                self._file_read(read, read.pull, diffs)
             elif read.look.updated_at is not None:
                 self.store.put_pull(read.look.key, read.look.updated_at, None, self.now)
+
+    def _file_read(self, read: _Read, pull: MergedPull, diffs: dict[int, PullDiff | str]) -> None:
+        """File what was read; one that a hint named is judged by its row first, as a sweep's is."""
+        row = row_of(pull)
+        updated_at = pull.updated_at if read.look.updated_at is None else read.look.updated_at
+        self.rows.append(row)
+        if not self._judge(row, updated_at):
+            self._file(pull.key, updated_at, self._record(read, pull, diffs))
+
+    def _judge(self, row: PullRow, updated_at: str) -> bool:
+        """File a pull request that its row refuses; tell whether it does."""
+        reasons = refusals_of_row(row, self.settings.fleet)
+        # A stranger's work elsewhere is none of ours: a public instance is full of it.
+        if reasons and not {"author_not_agent", "repository_not_watched"} <= set(reasons):
+            self._file(row.key, updated_at, refused_row(row, reasons))
+        return bool(reasons)
 
     def _diffs(self, pulls: Sequence[MergedPull]) -> dict[int, PullDiff | str]:
         return self.mirror.diffs(pulls[0].repository, pulls[0].clone_url, pulls) if pulls else {}
