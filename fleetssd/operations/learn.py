@@ -29,6 +29,15 @@ class Base:
     gguf: Path
 
 
+def same_base(plan: NightPlan, base: Base) -> None:
+    """Raise Misconfigured where the GGUF on disk is not the base that the engine serves."""
+    if file_digest(base.gguf) != plan.base:
+        raise Misconfigured(
+            f"{base.gguf} is not the base that the engine serves",
+            hint="Point [base] gguf to the very file that [engine] base_model was created from.",
+        )
+
+
 def sample(plan: NightPlan, store: Store, sampler: Sampler, progress: Progress) -> dict[str, Any]:
     """Draw one raw completion a prompt from the frozen base at T_train; what is on file already is not redrawn."""
     records = store.records_by_id(plan.train)
@@ -101,11 +110,7 @@ def build(plan: NightPlan, builder: Builder, base: Base, folder: Path, tau: floa
 
     Raises Misconfigured where the GGUF on disk is not the base that the engine serves.
     """
-    if file_digest(base.gguf) != plan.base:
-        raise Misconfigured(
-            f"{base.gguf} is not the base that the engine serves",
-            hint="Point [base] gguf to the very file that [engine] base_model was created from.",
-        )
+    same_base(plan, base)
     adapter, out = folder / "train" / "adapter", folder / "artefact"
     out.mkdir(parents=True, exist_ok=True)
     files = {"adapter": builder.adapter(adapter, base.gguf, out / "adapter.gguf")}

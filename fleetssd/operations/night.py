@@ -83,6 +83,7 @@ def run_night(shop: Workshop, night: Night) -> Night:
 
 
 def _sample(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
+    learn.same_base(plan, shop.base)  # before hours are spent on another model's samples
     if plan.arm == "merged":
         return {"samples": 0, "engine": "none: merged solutions are the rows"}
     with shop.sampler(shop.base.gguf) as sampler:
