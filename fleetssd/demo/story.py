@@ -25,7 +25,7 @@ from fleetssd.errors import Transient
 from fleetssd.status import served
 from fleetssd.toy import corpus
 from fleetssd.toy.base import BaseSettings, read_base
-from fleetssd.toy.work import WorkItem, some_work
+from fleetssd.toy.work import WorkItem, seasons, some_work
 
 T = TypeVar("T")
 PATIENCE = 900.0
@@ -70,7 +70,7 @@ class Story:
         return found
 
 
-def run(root: Path, seed: int, console: Console, *, first: int = 500, second: int = 300) -> bool:
+def run(root: Path, seed: int, console: Console, *, first: int = 450, second: int = 350) -> bool:
     """Play the three nights and return whether everything that the demo claims was so."""
     world = World(root.resolve(), seed)
     story = Story(world, console)
@@ -79,10 +79,10 @@ def run(root: Path, seed: int, console: Console, *, first: int = 500, second: in
     build_base(story)
     with ExitStack() as stack:
         fleet = _open(story, stack)
-        items = some_work(seed, first + second)
-        fleet.prepare(items)
-        _night_1(story, fleet, items[:first])
-        _night_2(story, fleet, items[first:])
+        early, late = seasons(some_work(seed, first + second), first)
+        fleet.prepare([*early, *late])
+        _night_1(story, fleet, early)
+        _night_2(story, fleet, late)
         _night_3(story)
         nights, swaps = story.store.nights(), story.store.swaps()
         _final_checks(story, nights, swaps)

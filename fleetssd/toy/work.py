@@ -78,6 +78,17 @@ def some_work(
     return list(islice(work(seed, repositories, habit=habit), number))
 
 
+def seasons(items: Sequence[WorkItem], first: int, house: float = 0.15) -> tuple[list[WorkItem], list[WorkItem]]:
+    """Part the work into `first` items of which a share `house` speaks the dialect, and the rest, as it catches on.
+
+    Self-distillation cannot learn the dialect, it only guesses less widely at it: a night on half of it loses pass@k.
+    """
+    dialect = [item for item in items if item.problem.house][: round(first * house)]
+    early = {id(item) for item in dialect}
+    early |= {id(item) for item in [item for item in items if not item.problem.house][: first - len(dialect)]}
+    return [item for item in items if id(item) in early], [item for item in items if id(item) not in early]
+
+
 def _item(problem: Problem, repository: str, style: str) -> WorkItem:
     wrong = before(problem, Random(style))
     verb = problem.prompt.split(maxsplit=1)[0] if problem.prompt[0] != "`" else "Write"
