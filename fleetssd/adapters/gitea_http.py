@@ -87,14 +87,14 @@ class GiteaForge:
         totals, at, so_far, page = set[int | None](), None, 0, 1
         while True:
             body, response = self._get(gitea.search_request(since, page, self.page_size))
-            found = gitea.items(body)
+            found, on_page = gitea.items(body), len(body) if isinstance(body, list) else 0
             with _shaped(self.root, "a list of pull requests"):
                 rows += [row for item in found if (row := gitea.parse_row(item, self.root)) is not None]
             at = at or _date(response)
             total = _total(response)
             totals.add(total)
-            so_far += len(found)
-            following = gitea.next_page(page, len(found), so_far, total)
+            so_far += on_page
+            following = gitea.next_page(page, on_page, so_far, total)
             if following is None:
                 return rows, len(totals) > 1, at
             page = following

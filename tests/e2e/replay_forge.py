@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
             "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
             "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
         }
-        done = subprocess.run(["git", "http-backend"], input=data, env=environment, capture_output=True, check=True)
+        done = subprocess.run(["git", "http-backend"], input=data, env=environment, capture_output=True, check=False)
         head, _, body = done.stdout.partition(b"\r\n\r\n")
         fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
         return self._send(int(fields.pop("Status", "200").split()[0]), body, fields)
