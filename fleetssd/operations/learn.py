@@ -34,7 +34,8 @@ def same_base(plan: NightPlan, base: Base) -> None:
     if file_digest(base.gguf) != plan.base:
         raise Misconfigured(
             f"{base.gguf} is not the base that the engine serves",
-            hint="Point [base] gguf to the very file that [engine] base_model was created from.",
+            hint="Point [base] gguf to the engine's own blob (`ollama show --modelfile` names it after FROM): "
+            "some versions rewrite the file that a model is created from.",
         )
 
 
