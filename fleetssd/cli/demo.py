@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +26,8 @@ def demo(
     # The demo's parts (plots, the corpus) are slow to import and no other verb needs them.
     from fleetssd.demo.story import run  # noqa: PLC0415
 
+    # By default SIGTERM ends a process where it stands, and the servers of the demo would go on without it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # A log file has no width of its own; the tables need this much.
     if not run(folder, seed, out if out.is_terminal else Console(width=120)):
         raise typer.Exit(1)
