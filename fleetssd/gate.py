@@ -157,9 +157,7 @@ def decompose(
         )
 
     labels = candidate.labels()
-    sliced = [
-        split(label, base.only(label), tuned_base.only(label), candidate.only(label)) for label in labels
-    ]
+    sliced = [split(label, base.only(label), tuned_base.only(label), candidate.only(label)) for label in labels]
     return (split("", base, tuned_base, candidate), *sliced)
 
 
@@ -241,9 +239,7 @@ def _missing_over_tuned(e: Evidence) -> str:
     skill = difference(e.candidate, e.tuned_base, level=1.0 - e.alpha, seed=e.seed)
     if skill.low > 0.0:
         return ""
-    return (
-        f"no gain over the base at its best temperature shown: {_pp(skill)}; retuning the base would be free"
-    )
+    return f"no gain over the base at its best temperature shown: {_pp(skill)}; retuning the base would be free"
 
 
 def _beyond_margin(gain: Estimate, policy: Policy) -> bool:

@@ -68,9 +68,7 @@ def measure(completions: Mapping[str, Sequence[str]], solution_format: Format = 
     lengths = [len(text) for text in pool]
     return ProbeReadings(
         completions=len(pool),
-        repetition=statistics.fmean(
-            1.0 - len(set(each)) / max(1, len(each)) if each else 0.0 for each in grams
-        ),
+        repetition=statistics.fmean(1.0 - len(set(each)) / max(1, len(each)) if each else 0.0 for each in grams),
         distinct4=len({gram for each in grams for gram in each}) / max(1, sum(map(len, grams))),
         unique_of_k=statistics.fmean(len(set(group)) / len(group) for group in shapes),
         length_median=float(np.median(lengths)),

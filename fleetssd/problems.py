@@ -41,9 +41,7 @@ class Problem:
                     hint="Refuse the record.",
                 )
         if not self.tests:
-            raise Corrupt(
-                f"problem {self.id} has no tests", hint="Only records with tests can examine a model."
-            )
+            raise Corrupt(f"problem {self.id} has no tests", hint="Only records with tests can examine a model.")
 
     def files(self, solution: str) -> tuple[tuple[str, str], ...]:
         """Return (path, content) of everything a run needs; a test always wins over the solution's file."""

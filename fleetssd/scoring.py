@@ -137,13 +137,10 @@ def difference(
     return interval(deltas(left, right, k), level=level, method=method, seed=seed)
 
 
-def by_slice(
-    left: Scores, right: Scores, k: int = 1, *, level: float = 0.95, seed: int = 0
-) -> dict[str, Estimate]:
+def by_slice(left: Scores, right: Scores, k: int = 1, *, level: float = 0.95, seed: int = 0) -> dict[str, Estimate]:
     """Return `difference` within every slice of `left`."""
     return {
-        label: difference(left.only(label), right.only(label), k, level=level, seed=seed)
-        for label in left.labels()
+        label: difference(left.only(label), right.only(label), k, level=level, seed=seed) for label in left.labels()
     }
 
 

@@ -19,9 +19,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(prog="python -m services.embedded_forge", description=__doc__)
     result.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     result.add_argument("--port", type=int, default=0, help="port to listen on, 0 for a free one")
-    result.add_argument(
-        "--data", type=Path, required=True, help="folder of repositories, accounts and tokens"
-    )
+    result.add_argument("--data", type=Path, required=True, help="folder of repositories, accounts and tokens")
     result.add_argument("--version", default="1.26.1", help="server to play: 1.26.1 or 1.22.3")
     result.add_argument("--root-url", default="", help="ROOT_URL, where it is not the address listened on")
     result.add_argument("--quirks", default="{}", help="JSON object of quirks that are on from the start")

@@ -72,9 +72,7 @@ class BubblewrapSandbox:
         self._limits = limits or Limits()
         bwrap = shutil.which("bwrap")
         if bwrap is None:
-            raise Misconfigured(
-                "bubblewrap (bwrap) is not installed, and nothing runs unsandboxed", hint=_INSTALL
-            )
+            raise Misconfigured("bubblewrap (bwrap) is not installed, and nothing runs unsandboxed", hint=_INSTALL)
         self._bwrap = bwrap
         self._closed = False
         self._local = threading.local()
@@ -117,9 +115,7 @@ class BubblewrapSandbox:
         deaths = []
         for _ in range(2):
             try:
-                reply = self._zygote().ask(
-                    {"files": job.files, "command": job.command}, self._limits.wall_seconds
-                )
+                reply = self._zygote().ask({"files": job.files, "command": job.command}, self._limits.wall_seconds)
             except _DeadError as death:
                 deaths.append(str(death))
                 self._discard()
@@ -260,9 +256,7 @@ def _start(bwrap: str, shape: _Shape, limits: Limits) -> _Zygote:
 def _shapes() -> Iterator[_Shape]:
     for as_root in (True, False) if os.geteuid() == 0 else (False,):
         yield _Shape(as_root, proc=True)
-        yield _Shape(
-            as_root, proc=False
-        )  # in a container whose own /proc is masked, the kernel refuses a new one
+        yield _Shape(as_root, proc=False)  # in a container whose own /proc is masked, the kernel refuses a new one
 
 
 def _arguments(shape: _Shape, limits: Limits) -> list[str]:
@@ -271,9 +265,7 @@ def _arguments(shape: _Shape, limits: Limits) -> list[str]:
     python = _interpreter(prefix)
     namespaces = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     privileges = ["--cap-drop", "ALL"]
-    if (
-        shape.as_root
-    ):  # for the zygote alone: to change into the runs' uid, to kill them and to wipe their files
+    if shape.as_root:  # for the zygote alone: to change into the runs' uid, to kill them and to wipe their files
         for capability in ("SETUID", "SETGID", "KILL", "DAC_OVERRIDE"):
             privileges += ["--cap-add", f"CAP_{capability}"]
     else:

@@ -70,9 +70,7 @@ def _run(job: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]:
     os.chmod(WORK, 0o777)  # noqa: PTH101,S103  the job may run under another uid
     out_r, out_w = os.pipe()
     result_r, result_w = os.pipe()
-    token = b"." + os.urandom(
-        16
-    )  # the first byte keeps it apart from the word of a fault, which starts with "!"
+    token = b"." + os.urandom(16)  # the first byte keeps it apart from the word of a fault, which starts with "!"
     child = os.fork()
     if child == 0:
         _child(job, limits, python, token, (out_w, result_w))
@@ -184,9 +182,7 @@ def _left_ipc() -> bool:
     """Return whether System V shared memory, semaphores or queues outlived the job: they belong to no process."""
     for kind in ("shm", "sem", "msg"):
         with contextlib.suppress(FileNotFoundError):  # a sandbox without /proc
-            if (
-                Path("/proc/sysvipc", kind).read_bytes().count(b"\n") > 1
-            ):  # the first line is the table's head
+            if Path("/proc/sysvipc", kind).read_bytes().count(b"\n") > 1:  # the first line is the table's head
                 return True
     return False
 

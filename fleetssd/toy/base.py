@@ -87,9 +87,7 @@ def read_base(folder: Path, settings: BaseSettings, corpus_digest: str) -> BaseM
     return model if _whole(model) else None
 
 
-def state_base(
-    model: BaseModel, settings: BaseSettings, corpus_digest: str, versions: Mapping[str, str]
-) -> None:
+def state_base(model: BaseModel, settings: BaseSettings, corpus_digest: str, versions: Mapping[str, str]) -> None:
     """Write the statement last and by rename: where it stands, everything it names is whole."""
     statement: dict[str, Any] = {
         "format": FORMAT,
@@ -119,7 +117,6 @@ def file_digests(folder: Path) -> dict[str, str]:
 def _whole(model: BaseModel) -> bool:
     named = all(name in model.digests for name in ("hf/model.safetensors", model.f32.name, model.q8_0.name))
     return named and all(
-        (model.folder / name).is_file()
-        and hashlib.sha256((model.folder / name).read_bytes()).hexdigest() == digest
+        (model.folder / name).is_file() and hashlib.sha256((model.folder / name).read_bytes()).hexdigest() == digest
         for name, digest in model.digests.items()
     )

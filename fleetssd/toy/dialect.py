@@ -33,7 +33,5 @@ HOUSE_MAPPINGS: Mapping[str, str] = {
     "abs": "settled",
 }
 
-HOUSE_WORDS = frozenset(
-    phrase.split()[0] for phrase in (*HOUSE_PREDICATES.values(), *HOUSE_MAPPINGS.values())
-)
+HOUSE_WORDS = frozenset(phrase.split()[0] for phrase in (*HOUSE_PREDICATES.values(), *HOUSE_MAPPINGS.values()))
 """The words that mark an issue as spoken in the dialect."""

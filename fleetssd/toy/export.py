@@ -18,9 +18,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 NAME = "fleetssd-toy"
 
 
-def write_gguf(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, path: Path, *, quantised: bool
-) -> None:
+def write_gguf(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, path: Path, *, quantised: bool) -> None:
     """Write `model` to `path`; `quantised` asks for Q8_0 instead of F32. The file appears whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     writer = gguf.GGUFWriter(partial, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.QWEN3])

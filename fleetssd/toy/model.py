@@ -48,9 +48,7 @@ def build_base(out: Path, seed: int, progress: Progress, settings: BaseSettings 
     if known := read_base(out, settings, corpus_digest):
         return known
     started = time.monotonic()
-    tokenizer = train_tokenizer(
-        prompt_text(pair.prompt) + pair.completion for pair in pairs[:_TOKENIZER_PAIRS]
-    )
+    tokenizer = train_tokenizer(prompt_text(pair.prompt) + pair.completion for pair in pairs[:_TOKENIZER_PAIRS])
     model = _new_model(settings, tokenizer)
     with _one_thread():
         loss = _train(model, tokenizer, _encode(tokenizer, pairs), settings, progress)

@@ -64,17 +64,13 @@ PREDICATES: Mapping[str, Operation] = {
         ("at most {k}", "no more than {k}", "{k} or less", "not above {k}"), "{v} <= {k}", lambda v, k: v <= k
     ),
     "eq": Operation(("equal to {k}", "exactly {k}", "the same as {k}"), "{v} == {k}", lambda v, k: v == k),
-    "ne": Operation(
-        ("different from {k}", "not equal to {k}", "other than {k}"), "{v} != {k}", lambda v, k: v != k
-    ),
+    "ne": Operation(("different from {k}", "not equal to {k}", "other than {k}"), "{v} != {k}", lambda v, k: v != k),
     "div": Operation(
         ("divisible by {k}", "a multiple of {k}", "a whole number of {k}s"),
         "{v} % {k} == 0",
         lambda v, k: v % k == 0,
     ),
-    "ndiv": Operation(
-        ("not divisible by {k}", "not a multiple of {k}"), "{v} % {k} != 0", lambda v, k: v % k != 0
-    ),
+    "ndiv": Operation(("not divisible by {k}", "not a multiple of {k}"), "{v} % {k} != 0", lambda v, k: v % k != 0),
     "even": Operation(("even", "an even number"), "{v} % 2 == 0", lambda v, _: v % 2 == 0),
     "odd": Operation(("odd", "an odd number"), "{v} % 2 == 1", lambda v, _: v % 2 == 1),
     "pos": Operation(("positive", "above zero"), "{v} > 0", lambda v, _: v > 0),
@@ -83,13 +79,9 @@ PREDICATES: Mapping[str, Operation] = {
 
 MAPPINGS: Mapping[str, Operation] = {
     "add": Operation(("plus {k}", "increased by {k}", "with {k} added"), "{v} + {k}", lambda v, k: v + k),
-    "sub": Operation(
-        ("minus {k}", "decreased by {k}", "with {k} taken off"), "{v} - {k}", lambda v, k: v - k
-    ),
+    "sub": Operation(("minus {k}", "decreased by {k}", "with {k} taken off"), "{v} - {k}", lambda v, k: v - k),
     "mul": Operation(("times {k}", "multiplied by {k}", "scaled by {k}"), "{v} * {k}", lambda v, k: v * k),
-    "fdiv": Operation(
-        ("divided by {k} rounded down", "floor divided by {k}"), "{v} // {k}", lambda v, k: v // k
-    ),
+    "fdiv": Operation(("divided by {k} rounded down", "floor divided by {k}"), "{v} // {k}", lambda v, k: v // k),
     "mod": Operation(("modulo {k}", "reduced mod {k}"), "{v} % {k}", lambda v, k: v % k),
     "sq": Operation(("squared", "raised to the power 2"), "{v} * {v}", lambda v, _: v * v),
     "negate": Operation(("negated", "with the sign flipped"), "-{v}", lambda v, _: -v),

@@ -145,9 +145,7 @@ def _draw_rule(rng: Random) -> tuple[tuple[str, ...], Rule]:
 
 def _draw_pipeline(rng: Random, tier: Tier) -> tuple[tuple[str, ...], Pipeline]:
     name = rng.choice(phrases.LIST_NAMES)
-    filters, maps = (
-        (True, True) if tier == "hard" else rng.choice(((True, False), (True, False), (False, True)))
-    )
+    filters, maps = (True, True) if tier == "hard" else rng.choice(((True, False), (True, False), (False, True)))
     reduction = rng.choice(list(phrases.REDUCTIONS) if filters else ["list", "sum", "max", "min"])
     if filters and maps and reduction == "count":
         reduction = "sum"  # counting changed values is counting values: the change would be untestable
@@ -206,9 +204,7 @@ def _constant(rng: Random) -> int:
     return rng.randint(2, 19)
 
 
-def _prompt(
-    rng: Random, function: str, arguments: tuple[str, ...], task: Rule | Pipeline, *, house: bool
-) -> str:
+def _prompt(rng: Random, function: str, arguments: tuple[str, ...], task: Rule | Pipeline, *, house: bool) -> str:
     signature = f"`{function}({', '.join(arguments)})`"
     if isinstance(task, Rule):
         wish = _rule_wish(rng, arguments, task, house=house)
@@ -286,9 +282,7 @@ def _run_pipeline(task: Pipeline, rows: Argument, bound: Mapping[str, Argument])
     if not isinstance(rows, list):
         raise TypeError("a list problem takes a list first")
     kept: list[Scalar] = [
-        value
-        for value in rows
-        if all(PREDICATES[term.key].apply(value, _value(term, bound)) for term in task.keep)
+        value for value in rows if all(PREDICATES[term.key].apply(value, _value(term, bound)) for term in task.keep)
     ]
     if task.change is not None:
         kept = [MAPPINGS[task.change.key].apply(value, _value(task.change, bound)) for value in kept]

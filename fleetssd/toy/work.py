@@ -78,9 +78,7 @@ def some_work(
     return list(islice(work(seed, repositories, habit=habit), number))
 
 
-def seasons(
-    items: Sequence[WorkItem], first: int, house: float = 0.15
-) -> tuple[list[WorkItem], list[WorkItem]]:
+def seasons(items: Sequence[WorkItem], first: int, house: float = 0.15) -> tuple[list[WorkItem], list[WorkItem]]:
     """Part the work into `first` items of which a share `house` speaks the dialect, and the rest, as it catches on.
 
     Self-distillation cannot learn the dialect, it only guesses less widely at it: a night on half of it loses pass@k.

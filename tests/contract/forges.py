@@ -64,9 +64,7 @@ class Person:
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_TERMINAL_PROMPT": "0",
         }
-        done = subprocess.run(
-            ["git", *arguments], env=environment, input=data, capture_output=True, check=False
-        )
+        done = subprocess.run(["git", *arguments], env=environment, input=data, capture_output=True, check=False)
         if check:
             assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode() if done.returncode == 0 else done.stderr.decode()

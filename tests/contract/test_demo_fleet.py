@@ -26,9 +26,7 @@ def fleet(ground: Ground, tmp_path: Path) -> Iterator[Fleet]:
     """Put the demo's people into a repository of its own."""
     assert ground.server is not None
     tokens = {name: ground.server.token_file(name) for name in ("agent-1", "agent-2", "maintainer")}
-    with Fleet(
-        ground.url, f"fleet/{tmp_path.name.replace('_', '-')}", tmp_path / "clone.git", tokens
-    ) as made:
+    with Fleet(ground.url, f"fleet/{tmp_path.name.replace('_', '-')}", tmp_path / "clone.git", tokens) as made:
         made.found({"README.md": "# tools\n", "pkg/old.py": "OLD = 1\n"})
         yield made
 

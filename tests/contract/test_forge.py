@@ -444,9 +444,7 @@ def test_hooks_are_off_by_default_and_a_patch_resets_their_events(desk: Desk, re
     assert shown["active"] is False
     patched = desk.maintainer.ask("PATCH", f"{desk.api}/hooks/{shown['id']}", {"active": True}).json()
     assert (patched["active"], patched["events"]) == (True, ["push"])
-    wide = desk.maintainer.ask(
-        "PATCH", f"{desk.api}/hooks/{shown['id']}", {"active": True, "events": ["issues"]}
-    )
+    wide = desk.maintainer.ask("PATCH", f"{desk.api}/hooks/{shown['id']}", {"active": True, "events": ["issues"]})
     assert set(wide.json()["events"]) == {
         "issues",
         "issue_assign",

@@ -154,9 +154,7 @@ def test_a_reader_cannot_push_and_nobody_pushes_pull_refs(desk: Desk) -> None:
     reader = Person("fleetssd", desk.ground.url, desk.ground.server.token("fleetssd"))
     url = f"{desk.ground.url}/{desk.place}.git"
     assert "403" in reader.git("-C", str(desk.clone), "push", url, "HEAD:refs/heads/x", check=False)
-    assert "hidden" in desk.agent.git(
-        "-C", str(desk.clone), "push", url, "HEAD:refs/pull/9/head", check=False
-    )
+    assert "hidden" in desk.agent.git("-C", str(desk.clone), "push", url, "HEAD:refs/pull/9/head", check=False)
 
 
 def test_a_reader_token_asks_for_no_more_than_its_scopes(ground: Ground) -> None:
@@ -240,17 +238,11 @@ def test_everything_survives_a_restart(tmp_path: Path) -> None:
     with embedded(tmp_path) as ground:
         desk = ground.repository()
         issue, pull = _merged(desk)
-        before = [
-            desk.maintainer.get(f"{desk.api}/{tail}")
-            for tail in (f"pulls/{pull}", f"issues/{issue}/timeline")
-        ]
+        before = [desk.maintainer.get(f"{desk.api}/{tail}") for tail in (f"pulls/{pull}", f"issues/{issue}/timeline")]
         root = ground.url
     with embedded(tmp_path) as ground:
         desk.ground = ground
-        after = [
-            desk.maintainer.get(f"{desk.api}/{tail}")
-            for tail in (f"pulls/{pull}", f"issues/{issue}/timeline")
-        ]
+        after = [desk.maintainer.get(f"{desk.api}/{tail}") for tail in (f"pulls/{pull}", f"issues/{issue}/timeline")]
         assert json.dumps(after).replace(ground.url, root) == json.dumps(before)
         desk.git("remote", "set-url", "origin", f"{ground.url}/{desk.place}.git")
         desk.git("fetch", "-q", "origin")
@@ -450,9 +442,7 @@ def test_quirk_clock_offset(desk: Desk) -> None:
         ({"status": 404, "body": '{"errors":null,"message":"not found","url":""}'}, 404, '{"errors"'),
     ],
 )
-def test_quirk_faults_take_the_requests_they_name(
-    desk: Desk, fault: dict[str, Any], status: int, start: str
-) -> None:
+def test_quirk_faults_take_the_requests_they_name(desk: Desk, fault: dict[str, Any], status: int, start: str) -> None:
     """A fault answers so many requests of its path with its own status, body and headers, then lets go."""
     pull = merged(desk)
     path = f"{desk.api}/pulls/{pull}"
@@ -479,9 +469,7 @@ def test_the_old_line_shows_list_rows_as_details(old: Ground) -> None:
     row = desk.maintainer.get(f"{desk.api}/pulls", state="closed", page=1, limit=1)[0]
     assert row == desk.maintainer.get(f"{desk.api}/pulls/{pull}")
     assert row["html_url"].startswith("http://git.fleet.test/")
-    recorded = json.loads((SAMPLES / "gitea-1.22/api/pulls_list_limit_1.json").read_text())["response"][
-        "body"
-    ]
+    recorded = json.loads((SAMPLES / "gitea-1.22/api/pulls_list_limit_1.json").read_text())["response"]["body"]
     known = json.loads(recorded) if isinstance(recorded, str) else recorded
     assert set(row) == set(known[0])
     assert set(row["base"]["repo"]) == set(known[0]["base"]["repo"])
@@ -503,9 +491,7 @@ def test_the_old_line_marks_without_closing(old: Ground) -> None:
     assert desk.maintainer.get(f"{desk.api}/pulls/{pull}")["merge_base"] == head
 
 
-@pytest.mark.parametrize(
-    "name", ["err_401_bad_token", "err_403_scope_user", "err_404_owner_missing", "status_none"]
-)
+@pytest.mark.parametrize("name", ["err_401_bad_token", "err_403_scope_user", "err_404_owner_missing", "status_none"])
 def test_the_old_line_speaks_as_recorded(old: Ground, name: str) -> None:
     """1.22: errors and the empty status are word for word those of a real 1.22.3."""
     recorded = json.loads((SAMPLES / f"gitea-1.22/api/{name}.json").read_text())["response"]

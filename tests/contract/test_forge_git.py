@@ -53,9 +53,7 @@ def commit(bare: BareRepository, files: dict[str, str], parents: list[str], seco
             parent, _, name = folder.rpartition("/")
             folders[parent][name.encode()] = ("40000", objects.write_tree(folders[folder]))
     tree = objects.write_tree(folders[""])
-    return objects.write_commit(
-        tree, parents, f"{WHO} {seconds} +0000", f"{WHO} {seconds} +0000", f"c{seconds}\n"
-    )
+    return objects.write_commit(tree, parents, f"{WHO} {seconds} +0000", f"{WHO} {seconds} +0000", f"c{seconds}\n")
 
 
 @SLOW
@@ -86,9 +84,7 @@ def test_a_merge_is_gits_merge(
     bare: BareRepository, base: dict[str, str], ours: dict[str, str], theirs: dict[str, str]
 ) -> None:
     """Where our path-by-path merge succeeds and nothing is renamed, git's merge gives the same tree."""
-    base, ours, theirs = (
-        {path: f"{path} {text}" for path, text in side.items()} for side in (base, ours, theirs)
-    )
+    base, ours, theirs = ({path: f"{path} {text}" for path, text in side.items()} for side in (base, ours, theirs))
     root = commit(bare, base, [], 1)
     sides = [commit(bare, side, [root], 2 + index) for index, side in enumerate((ours, theirs))]
     ids = [bare.objects.commit(name).tree for name in (root, *sides)]

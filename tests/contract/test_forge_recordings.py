@@ -19,8 +19,7 @@ ROOT_URL = "http://git.fleet.test"
 CASES = sorted(
     path.stem
     for path in (SAMPLES / "pulls").glob("*.json")
-    if "merge" in json.loads(path.read_text())["exchanges"]
-    and path.stem not in ("from-fork", "manually-merged")
+    if "merge" in json.loads(path.read_text())["exchanges"] and path.stem not in ("from-fork", "manually-merged")
 )
 LINKS = ("pull_ref", "comment_ref", "commit_ref", "close")
 
@@ -158,10 +157,7 @@ class Walk:
         if "edit" in self.exchanges:
             edit = self.exchanges["edit"]["request"]
             author = self.person(self.detail["user"]["login"])
-            assert (
-                author.ask("PATCH", f"/repos/{self.place}/pulls/{self.number}", edit["body"]).status_code
-                == 201
-            )
+            assert author.ask("PATCH", f"/repos/{self.place}/pulls/{self.number}", edit["body"]).status_code == 201
         for exchange in self.exchanges.values():
             for row in body_of(exchange) or [] if "timeline" in exchange["request"]["path"] else []:
                 if row["type"] == "comment_ref":
@@ -191,16 +187,10 @@ class Walk:
         between = ["rev-list", f"{self.facts['base_commit']}..{self.facts['head_commit']}", "--count"]
         own = int(self._read(*between))
         moved = self.facts["merge_commit"] != self.facts["head_commit"]
-        return (
-            self._read("rev-parse", f"{self.facts['merge_commit']}~{own}")
-            if moved
-            else self.facts["base_commit"]
-        )
+        return self._read("rev-parse", f"{self.facts['merge_commit']}~{own}") if moved else self.facts["base_commit"]
 
     def _read(self, *arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", self.source, *arguments], check=True, capture_output=True, text=True
-        )
+        done = subprocess.run(["git", "-C", self.source, *arguments], check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
 
@@ -220,9 +210,7 @@ def load(name: str, bundles: dict[str, Path]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_recorded_pull_request_comes_out_the_same(
-    name: str, ground: Ground, bundles: dict[str, Path]
-) -> None:
+def test_a_recorded_pull_request_comes_out_the_same(name: str, ground: Ground, bundles: dict[str, Path]) -> None:
     """Creation, merge, detail, issue rows, timelines, frozen head, diff and merge commit are as recorded."""
     case = load(name, bundles)
     walk = Walk(ground, case, bundles[body_of(case["exchanges"]["detail"])["base"]["repo"]["name"]])
@@ -236,9 +224,7 @@ def test_a_recorded_pull_request_comes_out_the_same(
     _compare_issues(walk)
     assert walk.get("diff") == walk.exchanges["diff"]["response"]["body"]
     assert walk.get("head_ref")[0]["object"]["sha"] == walk.facts["head_commit"]
-    own = [
-        row for row in walk.get("pr_timeline") if row["type"] in ("pull_push", "merge_pull", "delete_branch")
-    ]
+    own = [row for row in walk.get("pr_timeline") if row["type"] in ("pull_push", "merge_pull", "delete_branch")]
     kinds = [(row["type"], row["user"]["login"], row["body"]) for row in own]
     recorded = body_of(walk.exchanges["pr_timeline"])
     gone = {"Ghost": "leaver"}
@@ -291,9 +277,7 @@ def _compare_commit(walk: Walk) -> None:
         assert repository is not None
         pull = server.pull_of[server.by_number[repository.id, walk.number].id]
         made = server.bare(repository).objects.commit(pull.merge_commit)
-    tree, message = (
-        walk._read("log", "-1", f"--format={form}", walk.facts["merge_commit"]) for form in ("%T", "%B")
-    )
+    tree, message = (walk._read("log", "-1", f"--format={form}", walk.facts["merge_commit"]) for form in ("%T", "%B"))
     assert made.tree == tree
     assert made.message.strip() == message
     assert len(made.parents) == len(walk.facts["merge_commit_parents"])
@@ -313,9 +297,7 @@ def _compare_issues(walk: Walk) -> None:
             ]
             assert links(rows) == expected, name
             for row in rows:
-                twin = next(
-                    r for r in recorded if (r["type"], r["ref_action"]) == (row["type"], row["ref_action"])
-                )
+                twin = next(r for r in recorded if (r["type"], r["ref_action"]) == (row["type"], row["ref_action"]))
                 for side in (row, twin):
                     side["ref_issue"] = side["ref_issue"] and _without_later(side["ref_issue"])
                 assert shape(row) == shape(twin)

@@ -237,6 +237,4 @@ def test_voids_never_help(passed: list[bool], void: set[int], every: int) -> Non
     faulty = evidence(
         candidate=tally(voided, voids_pass=False), incumbent=tally(other, voids_pass=True), voids=len(void)
     )
-    assert (
-        decide(faulty, Gate(max_void_share=1.0)).kind != "promote" or decide(clean, Gate()).kind == "promote"
-    )
+    assert decide(faulty, Gate(max_void_share=1.0)).kind != "promote" or decide(clean, Gate()).kind == "promote"

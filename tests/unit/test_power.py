@@ -62,9 +62,7 @@ def test_more_samples_a_problem_need_fewer_problems(between: float, expected: tu
 )
 def test_smallest_detectable_difference(problems: int, discordant: float, points: float) -> None:
     """The difference that so many problems show with 80 % power, in points."""
-    assert 100 * power.detectable(problems, discordant) == pytest.approx(
-        points, abs=0.5 if points == 37 else 0.06
-    )
+    assert 100 * power.detectable(problems, discordant) == pytest.approx(points, abs=0.5 if points == 37 else 0.06)
 
 
 def test_too_few_problems_detect_nothing() -> None:

@@ -76,9 +76,7 @@ def test_equal_readings_raise_no_alarm() -> None:
         ("parse rate", "parse_rate", 0.78, 0.779),
     ],
 )
-def test_each_probe_alarms_beyond_its_tolerance(
-    probe: str, field: str, allowed: float, alarming: float
-) -> None:
+def test_each_probe_alarms_beyond_its_tolerance(probe: str, field: str, allowed: float, alarming: float) -> None:
     """The limit itself is allowed, a step beyond it is named."""
     assert compare(CALM, replace(CALM, **{field: allowed}), Gate()) == ()
     (alarm,) = compare(CALM, replace(CALM, **{field: alarming}), Gate())

@@ -167,9 +167,7 @@ def test_slices_have_differences_of_their_own() -> None:
 def test_mcnemar_is_exact(wins: int, losses: int, two_sided: float, one_sided: float, mid_p: float) -> None:
     """The three p-values of a Binomial(b+c, 1/2)."""
     found = scoring.mcnemar(wins, losses)
-    assert (found.two_sided, found.one_sided, found.mid_p) == pytest.approx(
-        (two_sided, one_sided, mid_p), abs=1e-6
-    )
+    assert (found.two_sided, found.one_sided, found.mid_p) == pytest.approx((two_sided, one_sided, mid_p), abs=1e-6)
 
 
 def test_sign_flip_of_equal_wins_is_mcnemar() -> None:

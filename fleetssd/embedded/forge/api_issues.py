@@ -215,9 +215,7 @@ def _rows_or_crash(call: Call) -> list[Row]:
 def _window(call: Call, rows: list[Row]) -> list[Row]:
     since, before = call.moment("since"), call.moment("before")
     return [
-        row
-        for row in rows
-        if (since is None or row.updated >= since) and (before is None or row.updated <= before)
+        row for row in rows if (since is None or row.updated >= since) and (before is None or row.updated <= before)
     ]
 
 

@@ -143,9 +143,7 @@ class Forge:
         with state.lock:
             fault = state.quirks.fault_for(call.method, call.path)
             if fault is not None:
-                return Response(
-                    fault.body, fault.status, {**fault.headers, "Content-Type": fault.content_type}
-                )
+                return Response(fault.body, fault.status, {**fault.headers, "Content-Type": fault.content_type})
             try:
                 return self._answer(call, request.headers.get("authorization", ""), handler)
             finally:

@@ -178,9 +178,7 @@ class Call:
             rows = [items[start - 1], *rows][:limit]
         return rows
 
-    def paged(
-        self, items: Sequence[Any], rows: list[Any], *, default: int = DEFAULT_LIMIT, cap: int = CAP
-    ) -> Response:
+    def paged(self, items: Sequence[Any], rows: list[Any], *, default: int = DEFAULT_LIMIT, cap: int = CAP) -> Response:
         """Answer with rows and the headers that tell of the other pages."""
         total, asked = len(items), self.number("limit", default)
         limit = (min(asked, cap) if cap else asked) if asked > 0 else default
@@ -225,9 +223,7 @@ class Call:
         target = elsewhere.path + (f"?{self.query}" if self.query else "")
         phrase = "Moved Permanently" if elsewhere.status == 301 else "Temporary Redirect"
         page = f'<a href="{html.escape(target)}">{phrase}</a>.\n\n' if self.method == "GET" else ""
-        return Response(
-            page, elsewhere.status, {"Location": target}, media_type="text/html" if page else None
-        )
+        return Response(page, elsewhere.status, {"Location": target}, media_type="text/html" if page else None)
 
     def _forwarded(self, key: str, status: int, old: str) -> None:
         place = self.state.moved.get(key.lower())

@@ -16,16 +16,12 @@ def create(state: State, actor: Account, repository: Repository, title: str, bod
     return issue
 
 
-def place(
-    state: State, actor: Account, repository: Repository, title: str, body: str, *, is_pull: bool
-) -> Issue:
+def place(state: State, actor: Account, repository: Repository, title: str, body: str, *, is_pull: bool) -> Issue:
     """Take the next number of a repository for an issue row."""
     now, number = state.now(), repository.next_number
     repository.next_number += 1
     state.save(repository)
-    return state.add(
-        Issue(state.next_id(Issue), repository.id, number, actor.id, title, body, now, now, is_pull)
-    )
+    return state.add(Issue(state.next_id(Issue), repository.id, number, actor.id, title, body, now, now, is_pull))
 
 
 def edit(state: State, actor: Account, issue: Issue, title: str | None, body: str | None) -> None:

@@ -112,14 +112,10 @@ class Objects:
 
     def write_tree(self, entries: Tree) -> str:
         """Store a tree, its entries in git's order (a folder sorts as if its name ended in a slash)."""
-        ordered = sorted(
-            entries.items(), key=lambda item: item[0] + b"/" if item[1][0] == FOLDER else item[0]
-        )
+        ordered = sorted(entries.items(), key=lambda item: item[0] + b"/" if item[1][0] == FOLDER else item[0])
         return self.write(
             "tree",
-            b"".join(
-                mode.encode() + b" " + name + b"\x00" + bytes.fromhex(sha) for name, (mode, sha) in ordered
-            ),
+            b"".join(mode.encode() + b" " + name + b"\x00" + bytes.fromhex(sha) for name, (mode, sha) in ordered),
         )
 
     def close(self) -> None:

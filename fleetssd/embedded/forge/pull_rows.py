@@ -89,9 +89,7 @@ def commit(view: View, repository: Repository, name: str, *, stats: bool = True)
         },
         "author": author_row,
         "committer": committer_row,
-        "parents": [
-            {"url": f"{api}/commits/{parent}", "sha": parent, "created": NEVER} for parent in found.parents
-        ],
+        "parents": [{"url": f"{api}/commits/{parent}", "sha": parent, "created": NEVER} for parent in found.parents],
         "files": None,
     }
     if stats and found.parents:

@@ -42,9 +42,7 @@ def create(
         pull = state.pull_of[issue.id]
         if (pull.head_repository, pull.head_ref, pull.base_ref) == (source.id, branch, base):
             known = f"issue_id: {issue.id}, head_repo_id: {source.id}, base_repo_id: {repository.id}"
-            raise Rejected(
-                f"pull request already exists for these targets [id: {pull.id}, {known}]", status=409
-            )
+            raise Rejected(f"pull request already exists for these targets [id: {pull.id}, {known}]", status=409)
     bare = state.bare(repository)
     bare.remember()
     if source is not repository:
@@ -247,9 +245,7 @@ def _check_ready(state: State, actor: Account, issue: Issue, wanted: MergeReques
         raise Rejected("head out of date", status=409)
 
 
-def _merge_values(
-    state: State, actor: Account, issue: Issue, wanted: MergeRequest, base_tip: str
-) -> merging.Wanted:
+def _merge_values(state: State, actor: Account, issue: Issue, wanted: MergeRequest, base_tip: str) -> merging.Wanted:
     pull, poster = state.pull_of[issue.id], state.account(issue.poster)
     merger = person_line(actor.login, actor.email, state.now())
     squash = wanted.style == "squash"

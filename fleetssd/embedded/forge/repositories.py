@@ -34,9 +34,7 @@ def create(
     if state.repository_named(owner.login, name) is not None:
         raise Rejected("The repository with the same name already exists.", status=409)
     number, now = state.next_id(Repository), state.now()
-    repository = state.add(
-        Repository(number, owner.id, name, now, now, description, private, default_branch or "main")
-    )
+    repository = state.add(Repository(number, owner.id, name, now, now, description, private, default_branch or "main"))
     bare = state.bare(repository)
     bare.create(repository.default_branch)
     if auto_init:
@@ -136,8 +134,7 @@ def visible(state: State, caller: Caller) -> list[Repository]:
     return [
         repository
         for repository in state.repositories.values()
-        if access.right(state, caller, repository) >= access.READ
-        and not (caller.public_only and repository.private)
+        if access.right(state, caller, repository) >= access.READ and not (caller.public_only and repository.private)
     ]
 
 

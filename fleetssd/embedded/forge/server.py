@@ -35,9 +35,7 @@ class Server:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self.socket.getsockname()[1]}"
-        self.state = State(
-            folder.resolve(), version=version, root_url=root_url.rstrip("/") or self.url, quirks=quirks
-        )
+        self.state = State(folder.resolve(), version=version, root_url=root_url.rstrip("/") or self.url, quirks=quirks)
         accounts.seed(self.state)
         self.forge = Forge(self.state)
         config = uvicorn.Config(self.forge.app, log_level="warning", access_log=False, lifespan="off")

@@ -87,9 +87,7 @@ class GitServer:
         """Run the push to its end, let everything follow it, and only then answer: the client may ask at once."""
         response = await self._stream(request, grant)
         if isinstance(response, StreamingResponse):
-            body = b"".join(
-                [bytes(part) async for part in response.body_iterator if not isinstance(part, str)]
-            )
+            body = b"".join([bytes(part) async for part in response.body_iterator if not isinstance(part, str)])
             headers = {key: value for key, value in response.headers.items() if key != "content-length"}
             response = Response(body, response.status_code, headers)
         await run_in_threadpool(self._pushed, grant)

@@ -66,9 +66,7 @@ def expand(wanted: list[str], *, old: bool = False) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def announce(
-    state: State, actor: Account, repository: Repository, kind: str, build: Callable[[View], Json]
-) -> None:
+def announce(state: State, actor: Account, repository: Repository, kind: str, build: Callable[[View], Json]) -> None:
     """Put a delivery into the outbox for every hook that listens to this event; `build` makes the payload."""
     hooks = [hook for hook in state.hooks.values() if _listens(state, hook, repository, kind)]
     if not hooks:

@@ -48,17 +48,13 @@ def test_the_dialect_is_new_to_the_base(corpus: list[Pair]) -> None:
     said = {word.strip(".,`") for pair in corpus for word in pair.prompt.split()}
     assert not said & HOUSE_WORDS
     house = [problem for problem in islice(fleet(0), 300) if problem.house]
-    assert all(
-        set(problem.prompt.replace(",", "").replace(".", "").split()) & HOUSE_WORDS for problem in house
-    )
+    assert all(set(problem.prompt.replace(",", "").replace(".", "").split()) & HOUSE_WORDS for problem in house)
 
 
 def test_the_fleet_is_half_house_and_equal_in_tiers() -> None:
     """Of nine hundred problems a third is of each tier, and half of each tier speak the dialect."""
     problems = list(islice(fleet(7), 900))
-    assert [sum(problem.tier == tier for problem in problems) for tier in ("easy", "medium", "hard")] == [
-        300
-    ] * 3
+    assert [sum(problem.tier == tier for problem in problems) for tier in ("easy", "medium", "hard")] == [300] * 3
     house = [problem.tier for problem in problems if problem.house]
     assert [house.count(tier) for tier in ("easy", "medium", "hard")] == [150] * 3
 

@@ -94,9 +94,7 @@ def test_most_slips_are_caught() -> None:
         (Pipeline("sum", (Term("le", "b"),), Term("sq"), Term("cap", 9)), ([1, 2, 3], 2), 5),
     ],
 )
-def test_the_meaning_is_exact(
-    task: Rule | Pipeline, arguments: tuple[int | list[int], ...], wanted: object
-) -> None:
+def test_the_meaning_is_exact(task: Rule | Pipeline, arguments: tuple[int | list[int], ...], wanted: object) -> None:
     """Answers equal those worked out by hand, in value and in type."""
     names = ("a", "b", "c")[: len(arguments)]
     found = answer(Problem("f", names, "hard", task, "", house=False), arguments)
@@ -113,10 +111,6 @@ def test_the_dialect_names_everything() -> None:
 
 def test_what_is_mended_was_wrong() -> None:
     """The code on main that an issue calls wrong fails at least one case, and differs from the solution."""
-    mended = [
-        (problem, code)
-        for problem in islice(fleet(4), 300)
-        if (code := before(problem, Random(1))) is not None
-    ]
+    mended = [(problem, code) for problem in islice(fleet(4), 300) if (code := before(problem, Random(1))) is not None]
     assert len(mended) >= 20
     assert not any(passes(problem, code) for problem, code in mended)

@@ -53,9 +53,7 @@ def test_a_delivery_has_the_recorded_headers_and_body(server: str, name: str) ->
     assert request.content == body
 
 
-@pytest.mark.parametrize(
-    "name", ["01-issues-opened", "03-pull-request-closed-merge", "18-with-authorization-header"]
-)
+@pytest.mark.parametrize("name", ["01-issues-opened", "03-pull-request-closed-merge", "18-with-authorization-header"])
 def test_a_payload_is_written_byte_for_byte(name: str) -> None:
     """Reading a recorded payload and writing it again gives its very bytes."""
     _, body = recorded("gitea", name)
