@@ -18,6 +18,7 @@ from fleetssd.gitea import (
     PullKey,
     PullRow,
     Sweep,
+    moment,
     row_of,
     unseen,
     window_start,
@@ -133,6 +134,11 @@ def _hints(deliveries: Sequence[Delivery], sweep: Sweep, seen: dict[PullKey, str
             yield _Look(key, delivery.repository, None)
 
 
+def _moved_since_merge(pull: MergedPull) -> bool:
+    updated = moment(pull.updated_at)
+    return updated is not None and pull.closed_at is not None and updated > pull.closed_at
+
+
 class _Poll:
     """One poll's parts; every write is a transaction that a repetition leaves as it is."""
 
@@ -222,8 +228,8 @@ class _Poll:
         found = references(pull, comments, self.settings.forge.close_keywords)[:MAX_REFERENCES]
         answers = self._confirmed(pull, [reference for reference in found if reference.closes])
         # A plain mention can be all that is left of a reference that was edited after the merge.
-        if not answers:
-            answers = self._confirmed(pull, [reference for reference in found if not reference.closes])
+        if not answers or _moved_since_merge(pull):
+            answers += self._confirmed(pull, [reference for reference in found if not reference.closes])
         return tuple(issue for issue, _ in answers), tuple(link for _, link in answers)
 
     def _confirmed(self, pull: MergedPull, found: Iterable[Reference]) -> list[tuple[IssueText, Link]]:

@@ -240,6 +240,18 @@ def test_a_mention_is_asked_about_only_without_a_closer(store: SqlStore) -> None
     assert forge.calls.count("issue 1001") == 1
 
 
+def test_an_edit_after_the_merge_hides_no_link(store: SqlStore) -> None:
+    """Of two closers, one was edited into a mention after the merge: both issues are still what was answered."""
+    forge = FakeForge()
+    pull = forge.merge(1, body="Fixes #1001, see #1002")
+    edited = forge.now + timedelta(minutes=1)
+    forge.pulls[pull.key] = replace(pull, updated_at=edited.isoformat())
+    forge.merge(1, issue=1002, body=pull.body, updated_at=edited.isoformat())
+    forge.timelines["fleet/a", 1002][0] |= {"ref_action": "neutered", "updated_at": edited.isoformat()}
+    poll(store, forge)
+    assert known(store)[1].issues == ("fleet/a#1001", "fleet/a#1002")
+
+
 def test_an_issue_that_does_not_exist_is_no_link(store: SqlStore) -> None:
     """A keyword before a number that is no issue leaves the pull request's own text as the prompt."""
     forge = FakeForge()
