@@ -42,6 +42,10 @@ class Store(Protocol):
         """Keep a verified delivery durably; False where these very bytes were kept before."""
         ...
 
+    def add_deliveries(self, deliveries: Sequence[Delivery], now: datetime) -> list[bool]:
+        """Keep many deliveries with one durable write; the answers are those of `add_delivery`, in order."""
+        ...
+
     def open_deliveries(self) -> list[Delivery]:
         """Return the deliveries not handled yet, oldest first."""
         ...
@@ -255,7 +259,7 @@ class Engine(Protocol):
         ...
 
     def create_merged(self, model: str, base_model: str, blob: str) -> str:
-        """Create a model from an uploaded GGUF, carrying the base's system, parameters and licence; return its digest."""
+        """Create a model from an uploaded GGUF with the base's system, parameters and licence; return its digest."""
         ...
 
     def rendered(self, model: str, text: str) -> str | None:
