@@ -64,9 +64,9 @@ def _parse(headers: Mapping[str, str], message: bytes) -> Delivery:
     place = payload.get("repository")
     place = place if isinstance(place, dict) else {}
     return Delivery(
-        id=_header(headers, "delivery") or digest,
+        id=_header(headers, "delivery")[:200] or digest,
         event=event,
-        repository=place["full_name"] if isinstance(place.get("full_name"), str) else "",
+        repository=_name(place.get("full_name")),
         repository_id=_whole(place.get("id")) or 0,
         pull=_merged_pull(event, payload),
         body_sha256=digest,
@@ -84,6 +84,13 @@ def _merged_pull(event: str, payload: Mapping[str, Any]) -> int | None:
 
 def _header(headers: Mapping[str, str], what: str) -> str:
     return next((headers[name] for prefix in _PREFIXES if (name := f"{prefix}-{what}") in headers), "")
+
+
+def _name(value: Any) -> str:
+    """Return a name that can be sent on; half of a surrogate pair, which JSON can spell, cannot."""
+    if not isinstance(value, str) or not value.isprintable():
+        return ""
+    return value
 
 
 def _whole(value: Any) -> int | None:

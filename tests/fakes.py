@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from fleetssd.gitea import Delivery, IssueText, MergedPull, PullKey, PullRow, Sw
 from fleetssd.ports import Completion, Grade, Job, Probe, Progress, Prompt
 from fleetssd.recipe import Sampling
 from fleetssd.records import PullDiff, Record
+from fleetssd.training import Row, TrainPlan, TrainResult, decode_rows
 
 
 class Killed(BaseException):
@@ -141,6 +143,10 @@ class MemoryStore:
             return False
         self.deliveries[delivery.body_sha256] = (delivery, True)
         return True
+
+    def add_deliveries(self, deliveries: Sequence[Delivery], now: datetime) -> list[bool]:
+        """Keep many deliveries."""
+        return [self.add_delivery(delivery, now) for delivery in deliveries]
 
     def open_deliveries(self) -> list[Delivery]:
         """Return what is not handled yet, oldest first."""
@@ -435,3 +441,76 @@ class FakeMirror:
             diff = f"diff --git a/{n} b/{n}\nindex 1..2 100644\n--- a/{n}\n+++ b/{n}\n@@ -0,0 +1 @@\n+{n}\n".encode()
             found[n] = PullDiff("b" * 40, f"{n:039}h", diff, (f"{n}",), ((f"{n}", f"{n}\n"),), ("p" * 40,))
         return found | self.reasons
+
+
+@dataclass
+class FakeSampler:
+    """Draws what `answer` writes; `drawn` lists what it was asked for, and it is its own context manager."""
+
+    answer: Callable[[Prompt], Completion] = lambda prompt: Completion(f"# {prompt.text}\nright\n", "stop", 2)
+    drawn: list[Prompt] = field(default_factory=list)
+    name: str = "fake sampler"
+
+    def __enter__(self) -> FakeSampler:
+        """Open nothing."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close nothing."""
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress) -> list[Completion]:
+        """Let `answer` write."""
+        self.drawn += prompts
+        return [self.answer(prompt) for prompt in prompts]
+
+
+@dataclass
+class FakeTrainer:
+    """Keeps the plans and the rows it was given; every adapter is made of the rows' digest alone."""
+
+    plans: list[TrainPlan] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+
+    def train(self, plan: TrainPlan, rows: Path, base: Path, out: Path, progress: Progress) -> TrainResult:
+        """Say that a whole run was made."""
+        self.plans.append(plan)
+        self.rows = list(decode_rows(rows.read_bytes()))
+        digests = (plan.rows_digest, plan.base_digest, plan.rows_digest)
+        return TrainResult(*digests, plan.rows, 0, 1, 1, (1.0,), 0.1, 1.0, "fake", {})
+
+
+@dataclass
+class FakeBuilder:
+    """Writes files that say what they were made of; `FakeEngine` takes a file's text for its digest."""
+
+    built: list[tuple[str, float]] = field(default_factory=list)
+
+    def adapter(self, adapter: Path, base_gguf: Path, out: Path) -> str:
+        """Write an adapter."""
+        return self._write("adapter", 1.0, out)
+
+    def merged(self, adapter: Path, base_gguf: Path, out: Path, tau: float) -> str:
+        """Write a merged file."""
+        return self._write("merged", tau, out)
+
+    def baked(self, base_gguf: Path, out: Path, tau: float) -> str:
+        """Write a copy of the base."""
+        return self._write("baked", tau, out)
+
+    def _write(self, kind: str, tau: float, out: Path) -> str:
+        self.built.append((kind, tau))
+        text = hashlib.sha256(f"{kind} {tau}".encode()).hexdigest()
+        out.write_text(text)
+        return text
+
+
+@dataclass
+class FakeClock:
+    """A clock that moves one second a look."""
+
+    moment: datetime
+
+    def now(self) -> datetime:
+        """Return the moment and move on."""
+        self.moment += timedelta(seconds=1)
+        return self.moment

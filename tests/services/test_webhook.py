@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,9 +40,22 @@ class NoonClock:
 class FullDisk(SqlStore):
     """A database that cannot take a delivery."""
 
-    def add_delivery(self, delivery: Delivery, now: datetime) -> bool:
+    def add_deliveries(self, deliveries: Sequence[Delivery], now: datetime) -> list[bool]:
         """Fail."""
         raise Transient("the disk is full")
+
+
+class Broken(SqlStore):
+    """A database that breaks once, in a way that nobody planned for."""
+
+    failures = 1
+
+    def add_deliveries(self, deliveries: Sequence[Delivery], now: datetime) -> list[bool]:
+        """Fail the first time."""
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("unforeseen")
+        return super().add_deliveries(deliveries, now)
 
 
 def settings(folder: Path, *, secret: str | None = SECRET) -> Settings:
@@ -143,6 +156,41 @@ def test_a_large_body_is_refused(client: TestClient) -> None:
 def test_only_post_is_served(client: TestClient) -> None:
     """A GET that followed a redirect is 405, so that the forge does not book it as delivered."""
     assert client.get("/webhook").status_code == 405
+
+
+def test_deliveries_are_counted(client: TestClient) -> None:
+    """Whoever installs a hook can ask how many signed deliveries came, and how many were refused."""
+    client.post("/webhook", content=BODY, headers=headers())
+    client.post("/webhook", content=BODY, headers=headers() | {"X-Gitea-Event": "push"})
+    client.post("/webhook", content=BODY, headers=headers() | {"X-Gitea-Signature": ""})
+    assert client.get("/webhook/seen").json() == {"signed": 2, "refused": 1}
+
+
+def test_a_store_that_breaks_unforeseen_leaves_nobody_waiting(tmp_path: Path) -> None:
+    """An error that nobody planned for is a 500 for each delivery of the batch, and the next ones are served."""
+    store = Broken.open(f"sqlite:///{tmp_path / 's.sqlite3'}")
+    try:
+        app = Starlette(routes=routes(settings(tmp_path), store, NoonClock(), lambda: None))
+        with TestClient(app, raise_server_exceptions=False) as client:
+            codes = [client.post("/webhook", content=BODY, headers=headers()).status_code for _ in range(2)]
+        assert codes == [500, 202]
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize("length", ["9" * 30, "\u00b2"])
+def test_an_odd_length_is_no_crash(client: TestClient, length: str) -> None:
+    """A declared length of thirty digits is too large, and one that is no number is not believed."""
+    sent = {**headers(), "Content-Length": length}
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in sent.items()]
+    assert client.post("/webhook", content=BODY, headers=raw).status_code in (202, 413)
+
+
+def test_half_a_surrogate_pair_names_no_repository(client: TestClient, store: SqlStore) -> None:
+    """A signed name that cannot be sent on is kept as none: no later request trips over it."""
+    body = json.dumps({**MERGE, "repository": {"id": 2, "full_name": "fleet/\ud800"}}).encode()
+    assert client.post("/webhook", content=body, headers=headers(body)).status_code == 202
+    assert [kept.repository for kept in store.open_deliveries()] == [""]
 
 
 def test_without_a_secret_nothing_is_believed(tmp_path: Path, store: SqlStore) -> None:

@@ -25,15 +25,12 @@ class Ingestion(Database):
 
     def add_delivery(self, delivery: Delivery, now: datetime) -> bool:
         """Keep a verified delivery durably; False where these very bytes were kept before."""
-        row = {
-            "id": delivery.id,
-            "body_sha256": delivery.body_sha256,
-            "payload": _DELIVERY.dump_python(delivery, mode="json"),
-            "received_at": now,
-            "outcome": "",
-        }
+        return self.add_deliveries([delivery], now)[0]
+
+    def add_deliveries(self, deliveries: Sequence[Delivery], now: datetime) -> list[bool]:
+        """Keep many deliveries with one durable write; the answers are those of `add_delivery`, in order."""
         with self.writing() as session:
-            return add_missing(session, tables.Deliveries, [row]) == 1
+            return [add_missing(session, tables.Deliveries, [_delivery(each, now)]) == 1 for each in deliveries]
 
     def open_deliveries(self) -> list[Delivery]:
         """Return the deliveries not handled yet, oldest first."""
@@ -104,6 +101,16 @@ class Ingestion(Database):
         if missing:
             raise _unknown(missing)
         return [found[wanted] for wanted in ids]
+
+
+def _delivery(delivery: Delivery, now: datetime) -> dict[str, Any]:
+    return {
+        "id": delivery.id,
+        "body_sha256": delivery.body_sha256,
+        "payload": _DELIVERY.dump_python(delivery, mode="json"),
+        "received_at": now,
+        "outcome": "",
+    }
 
 
 def _columns(record: Record, now: datetime) -> dict[str, Any]:
