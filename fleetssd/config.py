@@ -219,6 +219,14 @@ class Web(Section):
     max_body_bytes: int = Field(default=4_000_000, gt=0)
 
 
+class Gateway(Section):
+    """The pass-through in front of the engine that the agents may talk to instead of it."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=11435, ge=0, le=65535)
+    max_body_bytes: int = Field(default=32_000_000, gt=0)
+
+
 class Settings(Section):
     """Everything an operator can set."""
 
@@ -237,6 +245,7 @@ class Settings(Section):
     schedule: Schedule = Schedule()
     watch: Watch = Watch()
     web: Web = Web()
+    gateway: Gateway = Gateway()
 
     @property
     def database(self) -> str:

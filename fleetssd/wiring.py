@@ -195,6 +195,33 @@ def _app(settings: Settings, store: SqlStore, clock: Clock, hint: Callable[[], N
     return build_app(lambda: read_report(settings, store, clock.now()), routes(settings, store, clock, hint))
 
 
+def open_gateway(settings: Settings) -> Starlette:
+    """Return the pass-through in front of the engine, fed by the swap log.
+
+    The store is opened by the first look at it: where it is down, requests for the alias still flow.
+    """
+    import httpx  # noqa: PLC0415
+
+    from fleetssd.gateway import Route, route  # noqa: PLC0415
+    from fleetssd.web.feed import Feed  # noqa: PLC0415
+    from fleetssd.web.gateway import build_gateway  # noqa: PLC0415
+
+    alias = settings.engine.alias
+    opened: list[SqlStore] = []
+
+    def look() -> Route:
+        if not opened:
+            opened.append(open_store(settings))
+        return route(alias, opened[0].swaps(), opened[0].checkpoints())
+
+    # An answer may be hours of silence away; only its start, and a caller who hangs up, can be told from a dead engine.
+    timeout = httpx.Timeout(None, connect=5.0, write=settings.engine.timeout_seconds)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+    client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
+    feed = Feed(look, Route(alias, alias, None))
+    return build_gateway(feed, client, settings.engine.url, settings.decode, settings.gateway.max_body_bytes)
+
+
 def _once(stack: ExitStack, make: Callable[[], Sandbox]) -> Callable[[], Sandbox]:
     """Make a sandbox at the first call, return the same one after, and close it with the stack."""
     made: list[Sandbox] = []

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +16,7 @@ import uvicorn
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from fleetssd import wiring
+from fleetssd.adapters.systemd import notify, watchdog_pause
 from fleetssd.config import Settings, load
 from fleetssd.errors import FleetError
 from fleetssd.operations import ingest, swap, watch
@@ -152,6 +151,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     heart = threading.Thread(target=_heartbeat, args=(server,), daemon=True)
     heart.start()
+    # uvicorn raises the signal again when it is done; unheeded, it would end us before the night is told.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.handle_exit)
     try:
         server.run()  # returns on SIGTERM and SIGINT
     finally:
@@ -165,18 +167,9 @@ def _heartbeat(server: uvicorn.Server) -> None:
     while not server.started:
         pause.wait(0.1)
     notify("READY=1")
-    period = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+    period = watchdog_pause()
     while period and not pause.wait(period):
         notify("WATCHDOG=1")
-
-
-def notify(state: str) -> None:
-    """Send one sd_notify(3) datagram; outside systemd there is no socket and nothing happens."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.sendto(state.encode(), address.replace("@", "\0", 1) if address.startswith("@") else address)
 
 
 def _parser() -> argparse.ArgumentParser:
