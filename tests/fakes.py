@@ -466,7 +466,7 @@ class FakeSampler:
 
 @dataclass
 class FakeTrainer:
-    """Keeps the plans and the rows it was given; every adapter is made of the rows' digest alone."""
+    """Keeps the plans and the rows it was given; an adapter is the digest of the rows."""
 
     plans: list[TrainPlan] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
@@ -475,6 +475,8 @@ class FakeTrainer:
         """Say that a whole run was made."""
         self.plans.append(plan)
         self.rows = list(decode_rows(rows.read_bytes()))
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "adapter").write_text(plan.rows_digest)
         digests = (plan.rows_digest, plan.base_digest, plan.rows_digest)
         return TrainResult(*digests, plan.rows, 0, 1, 1, (1.0,), 0.1, 1.0, "fake", {})
 
@@ -487,19 +489,19 @@ class FakeBuilder:
 
     def adapter(self, adapter: Path, base_gguf: Path, out: Path) -> str:
         """Write an adapter."""
-        return self._write("adapter", 1.0, out)
+        return self._write("adapter", 1.0, adapter, out)
 
     def merged(self, adapter: Path, base_gguf: Path, out: Path, tau: float) -> str:
         """Write a merged file."""
-        return self._write("merged", tau, out)
+        return self._write("merged", tau, adapter, out)
 
     def baked(self, base_gguf: Path, out: Path, tau: float) -> str:
         """Write a copy of the base."""
-        return self._write("baked", tau, out)
+        return self._write("baked", tau, base_gguf, out)
 
-    def _write(self, kind: str, tau: float, out: Path) -> str:
+    def _write(self, kind: str, tau: float, source: Path, out: Path) -> str:
         self.built.append((kind, tau))
-        text = hashlib.sha256(f"{kind} {tau}".encode()).hexdigest()
+        text = hashlib.sha256(f"{kind} {tau} {source.read_text()}".encode()).hexdigest()
         out.write_text(text)
         return text
 
