@@ -172,9 +172,12 @@ def _night_2(story: Story, fleet: People, items: Sequence[WorkItem]) -> None:
     checkpoint = _dawn(story, night)
     if checkpoint is None:
         return
+    flipped = _done(story, "flip", checkpoint.digest)
+    assert flipped is not None  # noqa: S101  the dawn has just proven it
+    story.wait("the watch looks", lambda: story.store.answers(2, f"watch {flipped.id}") or None)
     world.set_clock(world.now().replace(hour=9, minute=0))
-    story.wait("the watch window passes", lambda: _done(story, "settle"))
-    story.say(f"{checkpoint.model} has settled")
+    settled = story.wait("the watch window passes", lambda: _done(story, "settle"))
+    story.say(f"{checkpoint.model} has settled: {settled.reason}")
     split = next(part for part in night_summary(night)["split"] if part["slice"] == "all")
     story.check(
         "night 2 beats the base at its best temperature (skill)",
