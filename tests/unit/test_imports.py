@@ -1,0 +1,87 @@
+"""The import contracts name every module that there is, and the training stack is imported where it may be."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTRACTS: list[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
+    "contracts"
+]
+STACK = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "xllamacpp", "unsloth"}
+TRAINERS = ("fleetssd/adapters/trl_backend", "fleetssd/toy/model", "fleetssd/toy/export", "fleetssd/toy/tokenizer")
+"""Loaded by the trainer's process alone."""
+ROOMS = {"cli", "demo", "wiring", "adapters", "web", "operations", "embedded", "toy", "config", "errors", "ports"}
+
+
+def contract(words: str) -> dict[str, Any]:
+    """Return the one contract whose name has these words."""
+    found = [each for each in CONTRACTS if words in each["name"]]
+    assert len(found) == 1, words
+    return found[0]
+
+
+def modules(folder: str) -> set[str]:
+    """Return the modules and packages right below a folder, dotted."""
+    dotted = folder.replace("/", ".")
+    files = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__", "__main__"}
+    packages = {path.parent.name for path in (ROOT / folder).glob("*/__init__.py")}
+    return {f"{dotted}.{name}" for name in files | packages}
+
+
+def test_every_domain_module_stands_in_its_layer() -> None:
+    """No module of the domain is forgotten by the contract of one direction."""
+    named = {
+        name.strip() for layer in contract("one direction")["layers"] for name in layer.replace("|", ":").split(":")
+    }
+    assert modules("fleetssd") <= named
+
+
+def test_every_domain_module_is_forbidden_io() -> None:
+    """What is neither room nor settings does no I/O, by contract."""
+    domain = {name for name in modules("fleetssd") if name.removeprefix("fleetssd.") not in ROOMS}
+    assert domain <= set(contract("no I/O")["source_modules"])
+
+
+@pytest.mark.parametrize(("folder", "words"), [("services", "services never"), ("fleetssd/adapters", "adapters never")])
+def test_every_neighbour_is_kept_apart(folder: str, words: str) -> None:
+    """Services and adapters never import each other, and no new one escapes that rule."""
+    apart = set(contract(words)["modules"])
+    assert {name for name in modules(folder) if not name.endswith(".migrations")} - _programs() <= apart
+
+
+def test_the_training_stack_is_imported_only_by_the_trainer() -> None:
+    """Elsewhere such an import stands in a function, of a process that needs it; nobody else pays for it."""
+    found = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for folder in ("fleetssd", "services")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if not str(path.relative_to(ROOT)).startswith(TRAINERS)
+        for name in _imported_at_once(ast.parse(path.read_text()))
+        if name.partition(".")[0] in STACK
+    }
+    assert found == set()
+
+
+def _programs() -> set[str]:
+    """Return the programs of child processes: they are run, not imported."""
+    return {"fleetssd.adapters.bubblewrap_zygote", "fleetssd.adapters.llamacpp_child"}
+
+
+def _imported_at_once(tree: ast.AST) -> Iterator[str]:
+    """Yield what a module imports when it is imported: functions are not entered."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _imported_at_once(node)

@@ -1,0 +1,79 @@
+"""Tonight's plan as a value."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleetssd.recipe import TEMPERATURE_FIRST, Lora, NightPlan, Sampling
+
+share = st.floats(0.01, 1.0)
+ids = st.lists(st.text("0123456789abcdef", min_size=4, max_size=8), max_size=4, unique=True).map(tuple)
+samplings = st.builds(
+    Sampling,
+    temperature=st.floats(0.1, 2.0),
+    top_k=st.integers(0, 100),
+    top_p=share,
+    min_p=share,
+    max_tokens=st.integers(1, 4096),
+    order=st.permutations(TEMPERATURE_FIRST).map(tuple),
+)
+loras = st.builds(
+    Lora,
+    rank=st.integers(1, 64),
+    alpha=share,
+    targets=st.lists(st.sampled_from(["q_proj", "k_proj", "v_proj"]), unique=True).map(tuple),
+    learning_rate=share,
+    batch=st.integers(1, 64),
+    micro_batch=st.integers(1, 64),
+    epochs=st.integers(1, 9),
+    warmup_steps=st.integers(0, 9),
+    max_length=st.integers(1, 4096),
+)
+plans = st.builds(
+    NightPlan,
+    arm=st.sampled_from(["ssd", "merged"]),
+    manage=st.sampled_from(["none", "gateway", "bake"]),
+    train=ids,
+    held_out=ids,
+    tune=ids,
+    sampling=samplings,
+    decode=samplings,
+    lora=loras,
+    tau_grid=st.lists(share, max_size=3).map(tuple),
+    incumbent_tau=share,
+)
+
+
+@given(plans)
+def test_a_plan_survives_the_database(plan: NightPlan) -> None:
+    """A round trip through JSON gives the same value, and the same digest."""
+    again = NightPlan.from_json(json.loads(json.dumps(plan.to_json())))
+    assert again == plan
+    assert again.digest == plan.digest
+
+
+@given(plans, st.integers(0, 2**31))
+def test_plans_that_differ_have_different_digests(plan: NightPlan, seed: int) -> None:
+    """The digest sees the seed and the order of the records."""
+    other = replace(plan, seed=seed)
+    assert (other.digest == plan.digest) == (seed == plan.seed)
+    turned = replace(plan, train=plan.train[::-1])
+    assert (turned.digest == plan.digest) == (turned.train == plan.train)
+
+
+@given(samplings, st.floats(0.1, 2.0))
+def test_another_temperature_changes_nothing_else(sampling: Sampling, temperature: float) -> None:
+    """`at` keeps truncation, limits and order."""
+    moved = sampling.at(temperature)
+    assert moved.temperature == temperature
+    assert replace(moved, temperature=sampling.temperature) == sampling
+
+
+def test_production_tempers_last_and_the_recipe_first() -> None:
+    """llama.cpp's own order tempers last; the paper's tempers, then truncates."""
+    assert Sampling(1.0, 40, 1.0, 0.0, 64).order[-1] == "temperature"
+    assert TEMPERATURE_FIRST[0] == "temperature"
