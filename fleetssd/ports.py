@@ -18,6 +18,7 @@ from fleetssd.checkpoints import (
     VerdictRow,
 )
 from fleetssd.gitea import Delivery, IssueText, MergedPull, PullKey, Sweep
+from fleetssd.hooks import Hook, Place
 from fleetssd.recipe import Sampling
 from fleetssd.records import PullDiff, Record
 from fleetssd.training import TrainPlan, TrainResult
@@ -182,6 +183,34 @@ class Forge(Protocol):
 
     def timeline(self, repository: str, number: int) -> list[dict[str, Any]]:
         """Return the raw timeline rows of an issue or pull request."""
+        ...
+
+
+class Hooks(Protocol):
+    """A Gitea-compatible forge's webhooks, for a token that may change them."""
+
+    def repositories(self) -> list[str]:
+        """Return the repositories (`owner/name`) that the token sees, archived ones left out."""
+        ...
+
+    def hooks(self, place: Place) -> list[Hook]:
+        """Return the hooks at a place."""
+        ...
+
+    def create(self, place: Place, body: Mapping[str, Any]) -> Hook:
+        """Make a hook; two calls make two."""
+        ...
+
+    def mend(self, place: Place, hook: int, body: Mapping[str, Any]) -> Hook:
+        """Change a hook."""
+        ...
+
+    def drop(self, place: Place, hook: int) -> None:
+        """Delete a hook; one that is gone is no error."""
+        ...
+
+    def test(self, place: Place, hook: int) -> None:
+        """Ask for a test delivery; Rejected where the server cannot make one now."""
         ...
 
 

@@ -16,7 +16,8 @@ import structlog
 
 from fleetssd.adapters.clock import SteeredClock, SystemClock
 from fleetssd.config import Settings
-from fleetssd.ports import Clock, Forge, Mirror, Progress, Sampler, Sandbox, Trainer
+from fleetssd.errors import Misconfigured
+from fleetssd.ports import Clock, Forge, Hooks, Mirror, Progress, Sampler, Sandbox, Trainer
 from fleetssd.records import Redact
 
 if TYPE_CHECKING:
@@ -63,6 +64,42 @@ def open_forge(settings: Settings) -> GiteaForge:
     from fleetssd.adapters.gitea_http import GiteaForge  # noqa: PLC0415
 
     return GiteaForge(settings.forge)
+
+
+@contextmanager
+def open_hooks(settings: Settings, token_file: Path | None) -> Iterator[Hooks]:
+    """Open the forge's webhooks with the token of that file, or the daemon's own, and close them with the block."""
+    from fleetssd.adapters.gitea_admin import GiteaHooks  # noqa: PLC0415
+    from fleetssd.adapters.gitea_http import read_token  # noqa: PLC0415
+
+    hooks = GiteaHooks(settings.forge.url, read_token(token_file or settings.forge.token_file))
+    try:
+        yield hooks
+    finally:
+        hooks.close()
+
+
+def read_webhook_secret(settings: Settings) -> str:
+    """Return the webhook's secret. Raises Misconfigured where there is none."""
+    from fleetssd.web.webhook import read_secret  # noqa: PLC0415
+
+    try:
+        secret = read_secret(settings.forge.webhook_secret_file)
+        if secret:
+            return secret.decode()
+    except UnicodeDecodeError:
+        raise Misconfigured("the webhook secret is not text", hint="Write letters and digits into its file.") from None
+    raise Misconfigured(
+        "no webhook secret is configured",
+        hint="Write one into a file (openssl rand -hex 32) and name it in forge.webhook_secret_file.",
+    )
+
+
+def deliveries_seen(settings: Settings) -> dict[str, int] | None:
+    """Return how many deliveries the running daemon took and turned away; None where it is not up."""
+    from fleetssd.adapters.daemon_http import deliveries_seen as ask  # noqa: PLC0415
+
+    return ask(settings.web.host, settings.web.port)
 
 
 def open_mirror(settings: Settings) -> Mirror:

@@ -81,7 +81,7 @@ class _Desk:
 
         Raises the store's error where it could not be written.
         """
-        kept = asyncio.get_running_loop().create_future()
+        kept: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((delivery, kept))
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_all())
@@ -108,10 +108,9 @@ class _Desk:
         for (_, kept), new in zip(batch, found, strict=True):
             if not kept.done():
                 kept.set_result(new)
-        if any(found):
-            log.info(
-                "deliveries_kept", deliveries=[each.id for each, new in zip(deliveries, found, strict=True) if new]
-            )
+        fresh = [delivery.id for delivery, new in zip(deliveries, found, strict=True) if new]
+        if fresh:
+            log.info("deliveries_kept", deliveries=fresh)
             self._hint()
 
 

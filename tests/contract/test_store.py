@@ -98,6 +98,14 @@ def test_delivery_is_kept_once(store: Store) -> None:
     assert store.open_deliveries() == [delivery("one", "sha")]
 
 
+def test_deliveries_kept_together_are_answered_one_by_one(store: Store) -> None:
+    """Of many deliveries in one write, each says whether its bytes were new, also within the write."""
+    many = [delivery("one", "a"), delivery("two", "b"), delivery("three", "a")]
+    assert store.add_deliveries(many, NOW) == [True, True, False]
+    assert store.add_deliveries([delivery("four", "b"), delivery("five", "c")], NOW) == [False, True]
+    assert [found.id for found in store.open_deliveries()] == ["one", "two", "five"]
+
+
 def test_other_bytes_under_a_known_id_are_kept(store: Store) -> None:
     """The id of a delivery is not signed, so it cannot make a real delivery vanish."""
     assert store.add_delivery(delivery("one", "sha"), NOW)

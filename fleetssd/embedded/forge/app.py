@@ -41,6 +41,8 @@ ENDPOINTS: tuple[tuple[str, str, str, Handler], ...] = (
     ("POST", "/orgs/{login}/repos", "organization", api_repos.create),
     ("GET", "/orgs/{login}/hooks", "organization", api_hooks.list_hooks),
     ("POST", "/orgs/{login}/hooks", "organization", api_hooks.create),
+    ("PATCH", "/orgs/{login}/hooks/{id:int}", "organization", api_hooks.edit),
+    ("DELETE", "/orgs/{login}/hooks/{id:int}", "organization", api_hooks.delete),
     ("POST", "/user/repos", "repository", api_repos.create),
     ("GET", "/repos/search", "repository", api_repos.search),
     ("GET", "/repos/issues/search", "issue", api_issues.search),
