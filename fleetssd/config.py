@@ -34,6 +34,10 @@ class Forge(Section):
     overlap_seconds: float = Field(default=300.0, ge=0)
     page_size: int = Field(default=50, ge=1, le=50)
     timeout_seconds: float = Field(default=60.0, gt=0)
+    mode: Literal["auto", "search", "repository"] = "auto"
+    requests_per_second: float = Field(default=0.0, ge=0)
+    unreadable_after: int = Field(default=5, ge=1)
+    mirror_quota_mb: int = Field(default=20_480, ge=0)
     close_keywords: tuple[str, ...] = (
         "close", "closes", "closed", "fix", "fixes", "fixed", "resolve", "resolves", "resolved",
     )  # fmt: skip
@@ -49,6 +53,8 @@ class Fleet(Section):
 
     agents: tuple[str, ...] = Field(min_length=1)
     repositories: tuple[str, ...] = Field(min_length=1)
+    labels: tuple[str, ...] = ()
+    exclude_labels: tuple[str, ...] = ()
     require_human_merge: bool = True
     allow_unproven_merger: bool = False
 
@@ -57,9 +63,13 @@ class Records(Section):
     """How a merged pull request becomes a prompt and a solution."""
 
     held_out_share: float = Field(default=0.2, gt=0, lt=1)
+    near_duplicate: float = Field(default=0.8, ge=0.7, le=1)
     split_key: str = "fleetssd"
+    system_prompt: str = ""
     prompt_template: str = "{title}\n\n{body}"
-    solution_format: Literal["diff", "code"] = "diff"
+    comments: Literal["none", "author", "people"] = "none"
+    context_tokens: int = Field(default=0, ge=0)
+    solution_format: Literal["diff", "files", "code"] = "diff"
     test_globs: tuple[str, ...] = ("tests/**", "test_*", "**/test_*", "**/*_test.*", "**/*.test.*")
     max_diff_bytes: int = Field(default=200_000, gt=0)
     exclude_paths: tuple[str, ...] = ()
