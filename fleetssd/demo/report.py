@@ -37,7 +37,7 @@ def plot(nights: list[dict[str, Any]]) -> str:
         axes.errorbar(places, middle, yerr=ends, fmt="o", color=colour, capsize=3, label=arm.replace("_", " "))
     axes.set_xticks([n["night"] for n in nights], [f"night {n['night']}\n{n['arm']}: {n['verdict']}" for n in nights])
     axes.set_ylabel("pass@1 on held-out issues, %")
-    axes.legend(loc="upper left", fontsize="small")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize="small")
     axes.grid(axis="y", alpha=0.3)
     page = io.StringIO()
     figure.savefig(page, format="svg", bbox_inches="tight", metadata={"Date": None})
