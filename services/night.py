@@ -34,6 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FleetError as error:
         log.error("night_stopped", error=error.message, hint=error.hint, exit_code=error.exit_code)
         return error.exit_code
+    except Asked:
+        log.info("night_stopped", error="asked to stop", hint="The next start continues this night.")
+        return Transient.exit_code
+
+
+class Asked(BaseException):
+    """SIGTERM came. No error of ours: what tries again after those must not try again after this."""
 
 
 def _run(settings: Settings) -> int:
@@ -69,7 +76,7 @@ def _emit(event: dict[str, object]) -> None:
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
     """Leave by exception, so that children are ended and the open stage stays open."""
-    raise Transient("asked to stop", hint="The next start continues this night.")
+    raise Asked
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from fleetssd.problems import Extracted, Malformed, Outcome, Problem, combine, e
 from fleetssd.recipe import Sampling
 from fleetssd.records import Record
 
+BASE, TUNED, INCUMBENT, CANDIDATE, PROBED = "base", "tuned base", "incumbent", "candidate", "candidate at base's T"
 BLOCKS = 4
 """Arms take turns in this many blocks of problems: drift hits all alike, and a shared base is not reloaded per call."""
 

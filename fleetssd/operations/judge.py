@@ -11,14 +11,13 @@ from typing import Any
 from fleetssd import gate
 from fleetssd.checkpoints import Answer, VerdictRow
 from fleetssd.config import Settings
+from fleetssd.operations.evaluate import BASE, CANDIDATE, INCUMBENT, PROBED, TUNED
 from fleetssd.ports import Store
 from fleetssd.power import spend
 from fleetssd.probes import ProbeReadings, measure
 from fleetssd.recipe import NightPlan
 from fleetssd.records import Record
 from fleetssd.scoring import Scores, estimate, tally
-
-BASE, TUNED, INCUMBENT, CANDIDATE, PROBED = "base", "tuned base", "incumbent", "candidate", "candidate at base's T"
 
 
 def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: float, now: datetime) -> VerdictRow:

@@ -16,7 +16,7 @@ from fleetssd.checkpoints import STAGES, Checkpoint, Night, Stage, StageRow
 from fleetssd.config import Settings
 from fleetssd.errors import Corrupt
 from fleetssd.operations import judge, learn
-from fleetssd.operations.evaluate import Arm, Examiner, as_problem, pinned
+from fleetssd.operations.evaluate import BASE, CANDIDATE, INCUMBENT, PROBED, TUNED, Arm, Examiner, as_problem, pinned
 from fleetssd.operations.freeze import freeze
 from fleetssd.operations.install import install
 from fleetssd.ports import Builder, Clock, Engine, Progress, Sampler, Sandbox, Store, Trainer
@@ -145,7 +145,7 @@ def _evaluate(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
         examiner.examine(_arms(shop, plan, candidate), problems)
         if candidate.tau != 1.0:
             same = pinned(plan.decode, plan.decode.temperature / candidate.tau)
-            examiner.examine([Arm(judge.PROBED, candidate.model, same, plan.k)], problems[:PROBE_PROBLEMS])
+            examiner.examine([Arm(PROBED, candidate.model, same, plan.k)], problems[:PROBE_PROBLEMS])
     if shop.engine.digest_of(candidate.model) != candidate.served_digest:
         raise Corrupt(
             f"{candidate.model} changed while it was evaluated", hint="Nothing but fleetssd may write its names."
@@ -157,12 +157,12 @@ def _arms(shop: Workshop, plan: NightPlan, candidate: Checkpoint) -> Sequence[Ar
     base, k = shop.settings.engine.base_model, plan.samples
     tuned = _result(shop, plan, "build")["tuned_temperature"]
     arms = [
-        Arm(judge.BASE, base, plan.decode, k),
-        Arm(judge.TUNED, base, pinned(plan.decode, tuned), k),
-        Arm(judge.CANDIDATE, candidate.model, plan.decode, k),
+        Arm(BASE, base, plan.decode, k),
+        Arm(TUNED, base, pinned(plan.decode, tuned), k),
+        Arm(CANDIDATE, candidate.model, plan.decode, k),
     ]
     if plan.incumbent != plan.base:
-        arms.append(Arm(judge.INCUMBENT, plan.incumbent_model, plan.decode, k))
+        arms.append(Arm(INCUMBENT, plan.incumbent_model, plan.decode, k))
     return arms
 
 

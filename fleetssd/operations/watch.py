@@ -10,8 +10,7 @@ from datetime import datetime, timedelta
 
 from fleetssd.checkpoints import Answer, Night, Swap
 from fleetssd.config import Settings
-from fleetssd.operations.evaluate import as_problem, grade
-from fleetssd.operations.judge import CANDIDATE
+from fleetssd.operations.evaluate import CANDIDATE, as_problem, grade
 from fleetssd.operations.learn import seed_of
 from fleetssd.operations.swap import rollback, settle
 from fleetssd.ports import Engine, Prompt, Sandbox, Store

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fleetssd.checkpoints import STAGES
-from fleetssd.operations.judge import CANDIDATE
+from fleetssd.operations.evaluate import CANDIDATE
 from tests.e2e.conftest import Lived
 from tests.e2e.small_world import (
     ALIAS,

@@ -16,7 +16,7 @@ from fleetssd.checkpoints import STAGES, Night, StageRow, VerdictRow
 from fleetssd.config import parse
 from fleetssd.errors import Corrupt, Misconfigured, Rejected
 from fleetssd.gitea import PullKey
-from fleetssd.operations.judge import BASE, CANDIDATE, INCUMBENT, PROBED, TUNED
+from fleetssd.operations.evaluate import BASE, CANDIDATE, INCUMBENT, PROBED, TUNED
 from fleetssd.operations.learn import CHUNK
 from fleetssd.operations.night import Workshop, run_night, tonight
 from fleetssd.ports import Completion, Prompt

@@ -15,7 +15,7 @@ from fleetssd.checkpoints import Answer, Checkpoint, Swap
 from fleetssd.config import Settings, parse
 from fleetssd.errors import Rejected, Transient
 from fleetssd.gitea import PullKey
-from fleetssd.operations.judge import CANDIDATE
+from fleetssd.operations.evaluate import CANDIDATE
 from fleetssd.operations.swap import flip, recover, rollback
 from fleetssd.operations.watch import watch_once
 from fleetssd.ports import Completion, Prompt
