@@ -72,12 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _listen(gateway: Gateway) -> socket.socket:
     family = socket.AF_INET6 if ":" in gateway.host else socket.AF_INET
     try:
-        return socket.create_server((gateway.host, gateway.port), family=family, backlog=1024)
+        listener = socket.create_server((gateway.host, gateway.port), family=family, backlog=1024)
     except OSError as error:
         raise Misconfigured(
             f"cannot listen on {gateway.host}:{gateway.port}: {error.strerror or error}",
             hint="Is it taken? Set [gateway] host and port.",
         ) from None
+    # asyncio sets this only on sockets that it made itself; without it every answer waits some 40 ms for an ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import uuid
-from collections.abc import AsyncIterator, Awaitable
-from typing import TypeAlias
+from collections.abc import AsyncIterator
 
 import httpx
 import structlog
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route as Path
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from fleetssd.config import Decode
 from fleetssd.errors import Rejected
-from fleetssd.gateway import Ask, refusal, rename, rewrite, worth_a_retry
+from fleetssd.gateway import Ask, rename, rewrite, worth_a_retry
+from fleetssd.web.caller import Call
 from fleetssd.web.feed import Feed
 
 log = structlog.get_logger()
@@ -31,7 +30,6 @@ _HOP = frozenset({
     b"trailer", b"transfer-encoding", b"upgrade",
 })  # fmt: skip
 _OURS = _HOP | {b"host", b"expect", b"accept-encoding"}  # a compressed reply could not be followed
-_Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 
 def build_gateway(feed: Feed, client: httpx.AsyncClient, url: str, decode: Decode, max_body_bytes: int) -> Starlette:
@@ -50,8 +48,8 @@ def build_gateway(feed: Feed, client: httpx.AsyncClient, url: str, decode: Decod
         looking.cancel()
         await client.aclose()
 
-    paths = [Path(path, through) for path in ("/", "/api/{rest:path}", "/v1/{rest:path}")]
-    return Starlette(routes=[Path("/healthz", health), *paths], lifespan=lifespan)
+    paths = [Route(path, through) for path in ("/", "/api/{rest:path}", "/v1/{rest:path}")]
+    return Starlette(routes=[Route("/healthz", health), *paths], lifespan=lifespan)
 
 
 class Gateway:
@@ -63,36 +61,36 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and its reply back; what goes wrong before the reply's first byte is said in JSON."""
-        call = _Call(Request(scope, receive), send)
+        call = Call(scope, receive, send)
         try:
             if call.path.startswith("/api/blobs/"):  # gigabytes: never in memory, and never sent twice
                 await self._pass(call, None, None)
             else:
-                body, way = await _read(call.request, self._limit), self._feed.route
+                body, way = await call.body(self._limit), self._feed.route
                 ask = rewrite(call.path, body, way, self._decode)
                 if ask is not None and way.digest is not None:
                     call.headers.append((b"x-fleetssd-checkpoint", way.digest.encode()))
-                await _while_connected(receive, self._pass(call, body if ask is None else ask.body, ask))
+                await call.while_connected(self._pass(call, body if ask is None else ask.body, ask))
         except ClientDisconnect:
             return
         except Rejected as error:
             await call.refuse(413, error.message, error.hint)
+        except httpx.InvalidURL as error:
+            await call.refuse(400, f"no engine has such an address: {error}", "Look at the path of the request.")
         except httpx.TransportError as error:
             if call.started:  # the connection is cut, as the engine's was: the caller must not take half for whole
                 log.warning("reply_cut", request=call.id, error=str(error))
                 return
             await call.refuse(502, f"no engine answers at {self._url}", "Is Ollama running? `ollama serve`")
 
-    async def _pass(self, call: _Call, body: bytes | None, ask: Ask | None) -> None:
-        reply = await self._open(call.request, body)
+    async def _pass(self, call: Call, body: bytes | None, ask: Ask | None) -> None:
+        reply = await self._open(call, body)
         try:
             headers = [(name, value) for name, value in reply.headers.raw if name.lower() not in _HOP]
             streamed = reply.headers.get("content-type", "").startswith(_STREAMS)
             if reply.is_stream_consumed or (ask and not streamed):
                 content = await reply.aread()
-                whole = rename(content, ask) if ask else content
-                await call.start(reply.status_code, _sized(headers, len(whole)))
-                await call.more(whole, last=True)
+                await call.whole(reply.status_code, headers, rename(content, ask) if ask else content)
                 return
             await call.start(reply.status_code, headers)
             async for chunk in _renamed(reply.aiter_raw(), ask) if ask else reply.aiter_raw():
@@ -101,20 +99,21 @@ class Gateway:
         finally:
             await reply.aclose()
 
-    async def _open(self, request: Request, body: bytes | None) -> httpx.Response:
+    async def _open(self, call: Call, body: bytes | None) -> httpx.Response:
         """Send until the reply's headers are there; a body that is in memory may be sent twice."""
         if body is not None:
             try:
-                reply = await self._client.send(self._onward(request, body), stream=True)
+                reply = await self._client.send(self._onward(call, body), stream=True)
                 if reply.status_code not in (500, 503) or not worth_a_retry(reply.status_code, await reply.aread()):
                     return reply
                 await reply.aclose()
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 pass
             await asyncio.sleep(PAUSE)
-        return await self._client.send(self._onward(request, body), stream=True)
+        return await self._client.send(self._onward(call, body), stream=True)
 
-    def _onward(self, request: Request, body: bytes | None) -> httpx.Request:
+    def _onward(self, call: Call, body: bytes | None) -> httpx.Request:
+        request = call.request
         left = _OURS if body is None else _OURS | {b"content-length"}
         headers = [(name, value) for name, value in request.headers.raw if name not in left]
         query = request.scope["query_string"]
@@ -123,71 +122,9 @@ class Gateway:
             request.method,
             self._url.copy_with(raw_path=target),
             headers=[*headers, (b"accept-encoding", b"identity")],
-            content=_sent(request) if body is None else body,
+            content=call.chunks() if body is None else body,
             extensions={"timeout": self._client.timeout.as_dict()},
         )
-
-
-class _Call:
-    """A request with its id, and the way back to the caller."""
-
-    def __init__(self, request: Request, send: Send) -> None:
-        self.request, self.path, self.id, self.started = request, request.url.path, uuid.uuid4().hex, False
-        self.headers: _Headers = [(b"x-fleetssd-request", self.id.encode())]
-        self._send = send
-
-    async def start(self, status: int, headers: _Headers) -> None:
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.headers]})
-        self.started = True
-
-    async def more(self, body: bytes, *, last: bool = False) -> None:
-        await self._send({"type": "http.response.body", "body": body, "more_body": not last})
-
-    async def refuse(self, status: int, message: str, hint: str) -> None:
-        log.warning("request_refused", request=self.id, path=self.path, status=status, error=message)
-        body = refusal(self.path, message, hint)
-        # What the caller still has to send is not read: the connection cannot be used again.
-        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-        await self.start(status, _sized(headers, len(body)))
-        await self.more(body, last=True)
-
-
-async def _while_connected(receive: Receive, work: Awaitable[None]) -> None:
-    """Do the work until the caller hangs up: then the engine is let go at once and stops generating."""
-    tasks = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    if not tasks[0].cancelled():
-        tasks[0].result()
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _read(request: Request, limit: int) -> bytes:
-    """Read the body. Raises Rejected as soon as it is known to be over the limit."""
-    declared = request.headers.get("content-length", "")
-    body = bytearray()
-    if not declared.isdigit() or int(declared) <= limit:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                break
-        else:
-            return bytes(body)
-    raise Rejected(f"the request is larger than {limit} bytes", hint="Raise [gateway] max_body_bytes.", status=413)
-
-
-async def _sent(request: Request) -> AsyncIterator[bytes]:
-    async for chunk in request.stream():
-        if chunk:
-            yield chunk
 
 
 async def _renamed(chunks: AsyncIterator[bytes], ask: Ask) -> AsyncIterator[bytes]:
@@ -199,8 +136,3 @@ async def _renamed(chunks: AsyncIterator[bytes], ask: Ask) -> AsyncIterator[byte
             yield b"".join(rename(line, ask) + b"\n" for line in lines)
     if rest:
         yield rename(rest, ask)
-
-
-def _sized(headers: _Headers, length: int) -> _Headers:
-    kept = [(name, value) for name, value in headers if name.lower() != b"content-length"]
-    return [*kept, (b"content-length", str(length).encode())]

@@ -1,0 +1,267 @@
+"""What the gateway changes on the way, byte by byte."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleetssd.checkpoints import Checkpoint, Swap
+from fleetssd.config import Decode
+from fleetssd.errors import Corrupt
+from fleetssd.gateway import ASKS, Ask, Route, refusal, rename, rewrite, route, worth_a_retry
+
+AT = datetime(2026, 11, 22, 6, tzinfo=UTC)
+WAY = Route("fleet-coder:latest", "fleet-coder:v20261122-ab12cd", "ab12cd")
+CALLERS = Decode()
+OURS = Decode(manage="gateway", temperature=0.4, top_k=30, top_p=0.9, min_p=0.05)
+API = {"temperature": 0.4, "top_p": 0.9, "top_k": 30, "min_p": 0.05}
+V1 = {"temperature": 0.4, "top_p": 0.9}
+
+
+def checkpoint(digest: str, *, base: bool = False) -> Checkpoint:
+    """Return a checkpoint called after its digest."""
+    return Checkpoint(digest, "base" if base else "merged", f"fleet-coder:{digest}", "m", None, "none", 1.0, 1, AT)
+
+
+def sent(body: bytes, path: str = "/api/chat", decode: Decode = CALLERS) -> bytes | None:
+    """Return what is sent on for a request to the alias, or None where it passes untouched."""
+    ask = rewrite(path, body, WAY, decode)
+    return ask.body if ask else None
+
+
+def filled(path: str, **fields: Any) -> dict[str, Any]:
+    """Return the object that is sent on where the gateway manages the decode."""
+    body = sent(json.dumps({"model": "fleet-coder", **fields}).encode(), path, OURS)
+    assert body is not None
+    table: dict[str, Any] = json.loads(body)
+    assert table.pop("model") == WAY.model
+    return table
+
+
+# --- the route -------------------------------------------------------------------------------------------------
+
+
+def test_the_route_leads_to_what_the_swap_log_serves() -> None:
+    """A proven flip's target, by its immutable name and its artefact's digest."""
+    flip = Swap(1, "flip", "dawn", "b", "n1", "fleet-coder:n1", 1, "", at=AT, done=True)
+    found = route("fleet-coder", [flip], [checkpoint("b", base=True), checkpoint("n1")])
+    assert found == Route("fleet-coder", "fleet-coder:n1", "n1")
+
+
+def test_the_route_leads_to_the_alias_where_nothing_is_on_file() -> None:
+    """A fleet before its first night is passed through."""
+    assert route("fleet-coder", [], []) == Route("fleet-coder", "fleet-coder", None)
+
+
+def test_a_checkpoint_that_is_not_on_file_is_no_route() -> None:
+    """Nothing is guessed: the caller keeps the route that it has."""
+    flip = Swap(1, "flip", "dawn", "b", "n1", "fleet-coder:n1", 1, "", at=AT, done=True)
+    with pytest.raises(Corrupt):
+        route("fleet-coder", [flip], [])
+
+
+# --- the request -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["fleet-coder", "fleet-coder:latest", "Fleet-CODER", "FLEET-CODER:Latest"])
+def test_every_spelling_of_the_alias_is_the_alias(name: str) -> None:
+    """With or without `latest`, in any case; the caller's own spelling is kept for the reply."""
+    ask = rewrite("/api/chat", b'{"model": "%s"}' % name.encode(), WAY, CALLERS)
+    assert ask == Ask(b'{"model": "%s"}' % WAY.model.encode(), name, WAY.model)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model": "fleet-base"}',
+        b'{"model": "fleet-coder:v1"}',
+        b'{"model": 7}',
+        b'{"messages": [{"model": "fleet-coder"}]}',
+        b'["model", "fleet-coder"]',
+        b'"fleet-coder"',
+        b"",
+        b"model=fleet-coder",
+        b'{"model": "fleet-coder"',
+        b'{"model": "\\ud8"}',
+    ],
+)
+def test_what_is_not_for_the_alias_passes_untouched(body: bytes) -> None:
+    """Another model, another place, another type, a broken body: those are the engine's to answer."""
+    assert sent(body, decode=OURS) is None
+
+
+@pytest.mark.parametrize("path", ["/api/delete", "/api/show", "/api/copy", "/api/create", "/v1/models", "/"])
+def test_only_routes_that_run_a_model_are_rewritten(path: str) -> None:
+    """Who deletes the alias must not delete the checkpoint behind it."""
+    assert sent(b'{"model": "fleet-coder"}', path, OURS) is None
+
+
+def test_the_last_model_counts_in_any_letter_case() -> None:
+    """The engine's JSON reader works so, and the name it would use is the name that is replaced."""
+    body = b'{"model": "other", "MODEL": "fleet-coder"}'
+    assert sent(body) == b'{"model": "other", "MODEL": "fleet-coder:v20261122-ab12cd"}'
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+FIELDS = st.dictionaries(st.text().filter(lambda key: key.lower() != "model"), JSON, max_size=5)
+
+
+@given(before=FIELDS, after=FIELDS, indent=st.none() | st.integers(0, 3), ascii_only=st.booleans())
+def test_rewriting_changes_nothing_but_the_model(
+    before: dict[str, Any], after: dict[str, Any], indent: int | None, ascii_only: bool
+) -> None:
+    """Whatever else a body holds, and however it is written, every other byte is as it was."""
+    table = {**before, "model": "\x00", **after}
+    text = json.dumps(table, indent=indent, ensure_ascii=ascii_only).encode()
+    head, tail = text.split(b'"model": "\\u0000"', 1)
+    for path in ASKS:
+        got = sent(head + b'"model": "fleet-coder"' + tail, path)
+        assert got == head + b'"model": "' + WAY.model.encode() + b'"' + tail
+
+
+@given(st.binary(max_size=200) | st.text('{}[]",:\\ model').map(str.encode))
+def test_no_body_breaks_the_gateway(body: bytes) -> None:
+    """Noise is passed on, there and back."""
+    assert sent(body, decode=OURS) is None
+    assert rename(body, Ask(b"", "fleet-coder", WAY.model)) == body
+
+
+# --- the decode ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+def test_options_that_were_left_out_are_filled(path: str) -> None:
+    """No options, null, an empty table: all of [decode] is stated."""
+    for fields in ({}, {"options": None}, {"options": {}}):
+        assert filled(path, **fields) == {"options": API}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"])
+def test_v1_gets_what_v1_knows(path: str) -> None:
+    """Temperature and top_p, which the engine would set to 1; options mean nothing there."""
+    assert filled(path) == V1
+    assert filled(path, options=None) == {**V1, "options": None}
+
+
+@pytest.mark.parametrize("path", ["/api/embed", "/api/embeddings", "/v1/embeddings"])
+def test_embeddings_have_no_decode(path: str) -> None:
+    """There is nothing to sample."""
+    assert filled(path, input="x") == {"input": "x"}
+
+
+def test_a_callers_own_values_stay() -> None:
+    """What is said is kept, zero too; null says nothing, and neither does an option in another letter case."""
+    assert filled("/api/chat", options={"temperature": 0, "seed": 1, "top_p": None}) == {
+        "options": {**API, "temperature": 0, "seed": 1}
+    }
+    assert filled("/api/chat", options={"Temperature": 0})["options"] == {**API, "Temperature": 0}
+    assert filled("/v1/chat/completions", Temperature=0, top_p=None) == {"Temperature": 0, "top_p": 0.9}
+    full = {"temperature": 1, "top_p": 1, "top_k": 1, "min_p": 0}
+    assert filled("/api/generate", options=full) == {"options": full}
+
+
+def test_options_that_are_no_table_are_the_engines_to_refuse() -> None:
+    """They pass as they are."""
+    assert filled("/api/chat", options=[1]) == {"options": [1]}
+
+
+@pytest.mark.parametrize("manage", ["none", "bake"])
+def test_nothing_is_filled_where_others_manage_the_decode(manage: Any) -> None:
+    """Only decode.manage = "gateway" asks for it."""
+    body = b'{"model":"fleet-coder"}'
+    assert sent(body, decode=Decode(manage=manage, temperature=0.4)) == b'{"model":"%s"}' % WAY.model.encode()
+
+
+@given(
+    said=st.dictionaries(
+        st.sampled_from(["temperature", "top_p", "top_k", "min_p", "seed", "stop"]), st.none() | st.integers(0, 3)
+    )
+)
+def test_filling_is_defaults_under_what_was_said(said: dict[str, int | None]) -> None:
+    """The options sent on are [decode] overridden by every value of the caller's, and filling twice is filling once."""
+    spoken = {name: value for name, value in said.items() if value is not None or name not in API}
+    once = filled("/api/chat", options=said)
+    assert once == {"options": {**API, **spoken}}
+    assert filled("/api/chat", **once) == once
+
+
+# --- the reply -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "renamed"),
+    [
+        (b'{"model":"M","done":false}', b'{"model":"A","done":false}'),
+        (b'data: {"id":"1","model":"M","choices":[]}', b'data: {"id":"1","model":"A","choices":[]}'),
+        (b'{"data":[{"a":[1,2]}],"model" : "M"}', b'{"data":[{"a":[1,2]}],"model" : "A"}'),
+        (b'data: {"type":"t","response":{"id":1,"model":"M"}}', b'data: {"type":"t","response":{"id":1,"model":"A"}}'),
+        (b'data: {"message":{"role":"r","model":"M"}}', b'data: {"message":{"role":"r","model":"A"}}'),
+    ],
+)  # fmt: skip
+def test_a_reply_names_what_the_caller_asked_for(line: bytes, renamed: bytes) -> None:
+    """Every place where a route puts the name, and nothing else of the line."""
+    ask = Ask(b"", "fleet-coder", WAY.model)
+    model = b'"' + WAY.model.encode() + b'"'
+    assert rename(line.replace(b'"M"', model), ask) == renamed.replace(b'"A"', b'"fleet-coder"')
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"model":"other:1","response":"M"}',
+        b'{"response":"{\\"model\\":\\"M\\"}"}',
+        b'{"message":{"tool_calls":[{"function":{"arguments":{"model":"M"}}}]}}',
+        b'{"choices":[{"model":"M"}]}',
+        b'{"error":"model \\"M\\" not found"}',
+        b"data: [DONE]",
+        b"event: message_start",
+        b"",
+    ],
+)
+def test_what_the_model_says_is_never_touched(line: bytes) -> None:
+    """A name within an answer, a tool call or an error stays."""
+    line = line.replace(b"M", WAY.model.encode())
+    assert rename(line, Ask(b"", "fleet-coder", WAY.model)) == line
+
+
+def test_a_reply_under_the_callers_own_name_is_passed_as_it_is() -> None:
+    """Without a checkpoint on file the alias itself was asked."""
+    assert rename(b'{"model":"a"}', Ask(b"", "a", "a")) == b'{"model":"a"}'
+
+
+# --- failures --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "again"),
+    [
+        (503, b"", True),
+        (503, b'{"error":"server busy"}', True),
+        (500, b'{"error":"EOF"}', True),
+        (500, b'{"error":"unexpected EOF"}', True),
+        (500, b'{"error":{"message":"EOF","type":"api_error"}}', True),
+        (500, b'{"error":"out of memory"}', False),
+        (500, b"not JSON", False),
+        (500, b'["EOF"]', False),
+        (404, b'{"error":"EOF"}', False),
+    ],
+)
+def test_only_a_full_queue_and_a_half_written_name_are_tried_again(status: int, body: bytes, again: bool) -> None:
+    """Other failures are the engine's answer."""
+    assert worth_a_retry(status, body) is again
+
+
+def test_a_refusal_speaks_the_routes_language() -> None:
+    """Ollama's clients read a text, OpenAI's an object; both get the hint."""
+    assert json.loads(refusal("/api/chat", "m", "h")) == {"error": "m", "hint": "h"}
+    error = json.loads(refusal("/v1/chat/completions", "m", "h"))["error"]
+    assert (error["message"], error["type"], error["hint"]) == ("m", "api_error", "h")
