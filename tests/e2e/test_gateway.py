@@ -153,7 +153,7 @@ def test_a_reply_is_the_engines_byte_for_byte(world: World, path: str, body: dic
 
 def test_the_plain_client_works_through_the_gateway(world: World) -> None:
     """Chat and generate, streamed and whole, answer as they do without the gateway; so do show, list and ps."""
-    told = []
+    told: list[tuple[Any, ...]] = []
     for url, model in ((world.engine, BASE), (world.gateway, ALIAS)):
         client = ollama.Client(url)
         chat = client.chat(model, TURN, options=GREEDY)

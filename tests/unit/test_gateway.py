@@ -141,7 +141,8 @@ def test_no_body_breaks_the_gateway(body: bytes) -> None:
 @pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
 def test_options_that_were_left_out_are_filled(path: str) -> None:
     """No options, null, an empty table: all of [decode] is stated."""
-    for fields in ({}, {"options": None}, {"options": {}}):
+    silent: tuple[dict[str, Any], ...] = ({}, {"options": None}, {"options": {}})
+    for fields in silent:
         assert filled(path, **fields) == {"options": API}
 
 
