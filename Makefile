@@ -2,7 +2,8 @@
 PYTHON ?= python3
 # On a machine without a GPU set TORCH_INDEX_URL to PyTorch's CPU index; the default wheel of the index carries gigabytes of CUDA.
 TORCH_INDEX_URL ?=
-PYTEST_ARGS ?=
+# Two workers, a file each: session fixtures (a trained model, a server) are made once a file.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
