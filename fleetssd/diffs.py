@@ -3,26 +3,58 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from fleetssd import config
 
-GENERATED = (
-    "*.lock", "*.min.js", "*.min.css", "*.map", "*.snap", "*_pb2.py", "*_pb2_grpc.py", "*.pb.go", "*.generated.*",
-    "package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "go.sum", "vendor/**", "node_modules/**",
-    "third_party/**", "dist/**",
+LOCKFILES = (
+    "*.lock", "package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "go.sum", "packages.lock.json",
+    "gradle.lockfile", "Package.resolved",
 )  # fmt: skip
-LICENCES = ("LICENSE", "LICENSE.*", "LICENCE", "LICENCE.*", "COPYING", "COPYING.*", "NOTICE", "NOTICE.*")
+VENDORED = ("vendor/**", "node_modules/**", "third_party/**", "bower_components/**", "site-packages/**")
+GENERATED = (
+    "*.min.js", "*.min.css", "*.map", "*.snap", "*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*.pb.go", "*.pb.cc",
+    "*.pb.h", "*.generated.*", "*.g.dart", "dist/**", *LOCKFILES, *VENDORED,
+)  # fmt: skip
+LICENCES = ("LICENSE", "LICENSE.*", "LICENCE", "LICENCE.*", "COPYING", "COPYING.*", "NOTICE", "NOTICE.*", "LICENSES/**")
+MARKED_LINES = 20
+"""How many lines from its top a file may say that a program wrote it."""
+_MARK = re.compile(r"@generated\b|code generated .*do not edit|automatically generated|auto-generated", re.IGNORECASE)
 
 
-def change_refusals(diff: bytes, paths: Sequence[str], rules: config.Records) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class PullDiff:
+    """A pull request's own change, from git.
+
+    `diff` is the exact output of `git diff`. `files` are (path, content at head) of its text files, `before` the same
+    at the base, `executable` the paths that run at the head; `merge_parents` are the parents of the merge commit,
+    empty where it could not be had.
+    """
+
+    base_commit: str
+    head_commit: str
+    diff: bytes
+    changed_paths: tuple[str, ...]
+    files: tuple[tuple[str, str], ...]
+    merge_parents: tuple[str, ...] = ()
+    before: tuple[tuple[str, str], ...] = ()
+    executable: tuple[str, ...] = ()
+
+
+def is_agent(login: str, fleet: config.Fleet) -> bool:
+    """Tell whether an account matches one of the agents' globs; letter case does not count."""
+    return any(fnmatchcase(login.lower(), glob.lower()) for glob in fleet.agents)
+
+
+def change_refusals(change: PullDiff, rules: config.Records) -> list[str]:
     """Say why a change cannot teach: its size, its kind, or where it lies."""
+    diff, paths = change.diff, change.changed_paths
     if not diff:
         return ["empty_diff"]
     reasons = ["too_large"] if len(diff) > rules.max_diff_bytes else _kinds(diff)
-    if paths and all(matches(path, GENERATED) for path in paths):
-        reasons.append("generated")
+    reasons += _written_by_programs(change)
     if any(matches(path, LICENCES) for path in paths):
         reasons.append("licence")
     if any(matches(path, rules.exclude_paths) for path in paths):
@@ -30,6 +62,19 @@ def change_refusals(diff: bytes, paths: Sequence[str], rules: config.Records) ->
     if any(_escapes(path) for path in paths):
         reasons.append("unsafe_path")
     return reasons
+
+
+def _written_by_programs(change: PullDiff) -> list[str]:
+    """Say where nothing but lock files, other people's code, or what a program wrote was changed."""
+    paths, marked = change.changed_paths, {path for path, text in change.files if _marked(text)}
+    for code, globs in (("lockfile_only", LOCKFILES), ("vendored", VENDORED), ("generated", GENERATED)):
+        if paths and all(matches(path, globs) or (code == "generated" and path in marked) for path in paths):
+            return [code]
+    return []
+
+
+def _marked(text: str) -> bool:
+    return any(_MARK.search(line) for line in text.split("\n", MARKED_LINES)[:MARKED_LINES])
 
 
 def matches(path: str, globs: Iterable[str]) -> bool:
@@ -58,6 +103,8 @@ _FILE = re.compile(rb"^diff --git ", re.MULTILINE)
 def _kinds(diff: bytes) -> list[str]:
     found = (("binary", _BINARY), ("symlink", _SYMLINK), ("submodule", _SUBMODULE))
     reasons = [code for code, pattern in found if pattern.search(diff)]
+    if b"\0" in diff and not reasons:  # git looks for it in a file's first 8,000 bytes alone
+        reasons.append("binary")
     if not reasons and all(_only_mode(part) for part in _FILE.split(diff)[1:]):
         reasons.append("mode_only")
     if not reasons and _only_whitespace(diff):
@@ -84,5 +131,16 @@ def _lines(hunk: bytes, sign: bytes) -> bytes:
 
 
 def _escapes(path: str) -> bool:
+    """Tell whether a path leaves its folder, or reaches git's own, on any system that may check it out."""
     parts = path.split("/")
-    return path.startswith("/") or ".." in parts or ".git" in (part.lower() for part in parts)
+    odd = any(char == "\\" or ord(char) < 32 or ord(char) == 127 for char in path)
+    return path.startswith("/") or odd or any(part in ("..", ".", "") or _gits_own(part) for part in parts)
+
+
+def _gits_own(part: str) -> bool:
+    """Tell whether some system takes a name for `.git`: letter case, trailing dots and blanks, marks nobody sees."""
+    plain = _IGNORED.sub("", part).casefold().partition(":")[0].rstrip(". ")
+    return plain in (".git", "git~1", ".gitmodules")
+
+
+_IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")

@@ -33,6 +33,15 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class Comment:
+    """A comment on an issue."""
+
+    author: str
+    body: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class IssueText:
     """An issue as a prompt sees it."""
 
@@ -41,6 +50,8 @@ class IssueText:
     title: str
     body: str
     repository_id: int = 0
+    author: str = ""
+    comments: tuple[Comment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +74,7 @@ class MergedPull:
     """The detail of a closed pull request, as far as we need it; `merged` is the only truth for merged.
 
     `autodetects` tells whether the repository takes merges that it only found in git for merges; None where the
-    server does not say.
+    server does not say. `branch` is the one that it was merged into.
     """
 
     key: PullKey
@@ -81,6 +92,8 @@ class MergedPull:
     updated_at: str
     comments: int = 0
     autodetects: bool | None = None
+    opened_at: datetime | None = None
+    branch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +225,8 @@ def parse_pull(detail: Mapping[str, Any], instance: str) -> MergedPull:
         updated_at=_text(detail.get("updated_at")),
         comments=int(detail.get("comments") or 0),
         autodetects=detects if isinstance(detects, bool) else None,
+        opened_at=moment(detail.get("created_at")),
+        branch=_text(detail["base"].get("ref")),
     )
 
 
@@ -241,7 +256,18 @@ def parse_issue(row: Mapping[str, Any], repository: str) -> IssueText | None:
         title=_text(row.get("title")),
         body=_text(row.get("body")),
         repository_id=int(place.get("id") or 0),
+        author=login(row.get("user")),
     )
+
+
+def parse_comments(timeline: Iterable[Mapping[str, Any]]) -> tuple[Comment, ...]:
+    """Read the comments of a timeline, oldest first."""
+    found = []
+    for row in timeline:
+        at = moment(row.get("created_at"))
+        if row.get("type") == "comment" and at is not None and _text(row.get("body")):
+            found.append(Comment(login(row.get("user")), _text(row.get("body")), at))
+    return tuple(found)
 
 
 def login(user: Any) -> str:

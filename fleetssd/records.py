@@ -10,11 +10,14 @@ from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias
 
 from fleetssd import config
-from fleetssd.diffs import change_refusals, matches
-from fleetssd.gitea import IssueText, MergedPull, PullKey, PullRow
+from fleetssd.diffs import PullDiff, change_refusals, is_agent
+from fleetssd.gitea import IssueText, MergedPull, PullKey, PullRow, row_of
 from fleetssd.gitea_links import Link
+from fleetssd.rendering import Solution
+from fleetssd.rendering import prompt as written_prompt
+from fleetssd.rendering import solution as written_solution
 from fleetssd.reverts import is_revert
-from fleetssd.texts import filled, neutral
+from fleetssd.texts import neutral
 
 State: TypeAlias = Literal["train", "held_out", "refused"]
 Redact: TypeAlias = Callable[[str], tuple[str, int]]
@@ -31,7 +34,8 @@ class Record:
     `id` is the dedupe key over (instance, repository id, number, merge commit). `tests` are (path, content) pairs
     of the pull request's own test files at its head; `solution_path` is the one file that solution format `code`
     writes, and empty for `diff`. `merged_at` is the forge's closed_at, in UTC. `split_keys` decide the side: one
-    `<repository id>#<number>` an issue, or the pull request's own where it answers none.
+    `<repository id>#<number>` an issue, or the pull request's own where it answers none. `ties` are the numbers that
+    it shares with records that may have to stand on its side; they are there once it is settled.
     """
 
     id: str
@@ -57,6 +61,7 @@ class Record:
     changed_paths: tuple[str, ...]
     merged_at: datetime
     split_keys: tuple[str, ...] = ()
+    ties: tuple[int, ...] = ()
 
     @property
     def key(self) -> PullKey:
@@ -64,44 +69,40 @@ class Record:
         return PullKey(self.instance, self.repository_id, self.pull)
 
 
-@dataclass(frozen=True, slots=True)
-class PullDiff:
-    """A pull request's own change, from git.
-
-    `diff` is the exact output of `git diff`. `files` are (path, content at head) of its text files;
-    `merge_parents` are the parents of the merge commit, empty where it could not be had.
-    """
-
-    base_commit: str
-    head_commit: str
-    diff: bytes
-    changed_paths: tuple[str, ...]
-    files: tuple[tuple[str, str], ...]
-    merge_parents: tuple[str, ...] = ()
-
-
 def watched(repository: str, fleet: config.Fleet) -> bool:
     """Tell whether a repository (`owner/name`) matches one of the globs; letter case does not count."""
     return any(fnmatchcase(repository.lower(), glob.lower()) for glob in fleet.repositories)
 
 
-def is_agent(login: str, fleet: config.Fleet) -> bool:
-    """Tell whether an account matches one of the agents' globs; letter case does not count."""
-    return any(fnmatchcase(login.lower(), glob.lower()) for glob in fleet.agents)
-
-
 def refusals_of_row(row: PullRow, fleet: config.Fleet) -> tuple[str, ...]:
     """Say why a pull request cannot teach, as far as its row in a list shows; such a one is never read further."""
-    reasons = []
-    if not row.merged:
-        reasons.append("not_merged")
-    if not is_agent(row.author, fleet):
-        reasons.append("author_not_agent")
-    if not watched(row.repository, fleet):
-        reasons.append("repository_not_watched")
-    if is_revert(row.title, row.body):
-        reasons.append("is_revert")
+    reasons = [] if row.merged else ["not_merged"]
+    reasons += refusals_of_place(row.author, row.repository, row.labels, fleet)
+    reasons += ["is_revert"] if is_revert(row.title, row.body) else []
     return tuple(reasons)
+
+
+def refusals_of_place(author: str, repository: str, labels: Sequence[str], fleet: config.Fleet) -> list[str]:
+    """Say why nothing of this author, in this repository, under these labels teaches."""
+    reasons = [] if is_agent(author, fleet) else ["author_not_agent"]
+    reasons += [] if watched(repository, fleet) else ["repository_not_watched"]
+    if fleet.labels and not _labelled(labels, fleet.labels):
+        reasons.append("label_missing")
+    if _labelled(labels, fleet.exclude_labels):
+        reasons.append("label_excluded")
+    return reasons
+
+
+def refusals_of_merger(merger: str, author: str, fleet: config.Fleet) -> list[str]:
+    """Say why a merge by this account proves no human's decision."""
+    if not fleet.require_human_merge:
+        return []
+    reasons = ["merger_is_agent"] if is_agent(merger, fleet) or merger.lower() in _SERVERS_OWN[:1] else []
+    return reasons + (["merger_is_author"] if merger and merger.lower() == author.lower() else [])
+
+
+def _labelled(labels: Sequence[str], globs: Sequence[str]) -> bool:
+    return any(fnmatchcase(label.lower(), glob.lower()) for label in labels for glob in globs)
 
 
 def refused_row(row: PullRow, reasons: Sequence[str]) -> Record:
@@ -147,14 +148,14 @@ def make_record(
     `change` is its diff, or the reason code why there is none. A refused record keeps its provenance, not its texts.
     """
     diff = change if isinstance(change, PullDiff) else None
-    title, body = _asked(pull, issues)
     texts = _Texts(redact)
-    prompt = texts.clean(filled(rules.prompt_template, {"title": title, "body": body}))
-    solution, path, tests, unfit = _answer(diff, rules, texts)
+    prompt = texts.clean(written_prompt(pull, issues, diff, fleet, rules))
+    small = diff is not None and len(diff.diff) <= rules.max_diff_bytes
+    answer = written_solution(diff, rules, texts.clean_code) if diff is not None and small else Solution()
     reasons = [*_provenance(pull, links, diff, fleet), *([change] if isinstance(change, str) else ())]
     if diff is not None:
-        reasons += change_refusals(diff.diff, diff.changed_paths, rules)
-    reasons += unfit if not reasons else []
+        reasons += change_refusals(diff, rules)
+    reasons += answer.refusals if not reasons else []
     reasons += ["no_prompt"] if not prompt.strip() else []
     reasons += ["secret"] if texts.secrets and rules.secrets == "refuse" else []
     keys = tuple(f"{issue.repository_id}#{issue.number}" for issue in issues)
@@ -175,9 +176,9 @@ def make_record(
         issues=tuple(f"{issue.repository}#{issue.number}" for issue in issues),
         title=texts.clean(pull.title),
         prompt="" if reasons else prompt,
-        solution="" if reasons else solution,
-        solution_path="" if reasons else path,
-        tests=() if reasons else tests,
+        solution="" if reasons else answer.text,
+        solution_path="" if reasons else answer.path,
+        tests=() if reasons else answer.tests,
         labels=tuple(map(neutral, pull.labels)),
         diff_sha256=hashlib.sha256(diff.diff).hexdigest() if diff else "",
         changed_paths=tuple(map(neutral, diff.changed_paths)) if diff else (),
@@ -202,27 +203,8 @@ def _draw(secret: str, key: str) -> float:
     return int.from_bytes(digest) / 2**64
 
 
-def _asked(pull: MergedPull, issues: Sequence[IssueText]) -> tuple[str, str]:
-    """Return what was asked: the issues' titles and bodies, or the pull request's own where it answers none."""
-    if not issues:
-        return pull.title, pull.body
-    return "; ".join(issue.title for issue in issues), "\n\n".join(issue.body for issue in issues)
-
-
 def _provenance(pull: MergedPull, links: Sequence[Link], diff: PullDiff | None, fleet: config.Fleet) -> list[str]:
-    reasons = []
-    if not pull.merged:
-        reasons.append("not_merged")
-    if not is_agent(pull.author, fleet):
-        reasons.append("author_not_agent")
-    if not watched(pull.repository, fleet):
-        reasons.append("repository_not_watched")
-    if is_revert(pull.title, pull.body):
-        reasons.append("is_revert")
-    if fleet.require_human_merge and (is_agent(pull.merger, fleet) or pull.merger.lower() in _SERVERS_OWN[:1]):
-        reasons.append("merger_is_agent")
-    if fleet.require_human_merge and pull.merger and pull.merger.lower() == pull.author.lower():
-        reasons.append("merger_is_author")
+    reasons = [*refusals_of_row(row_of(pull), fleet), *refusals_of_merger(pull.merger, pull.author, fleet)]
     if not fleet.allow_unproven_merger and not _proven(pull, links, diff):
         reasons.append("merger_unproven")
     return reasons
@@ -252,20 +234,6 @@ class _Texts:
         self.secrets += found
         return clean
 
-
-def _answer(
-    diff: PullDiff | None, rules: config.Records, texts: _Texts
-) -> tuple[str, str, tuple[tuple[str, str], ...], list[str]]:
-    """Render (solution, its path, tests, refusals) in the configured format."""
-    if diff is None or len(diff.diff) > rules.max_diff_bytes:
-        return "", "", (), []
-    contents = dict(diff.files)
-    judged = [path for path in diff.changed_paths if matches(path, rules.test_globs)]
-    tests = tuple((path, texts.clean(contents[path], keep="\r\f")) for path in judged if path in contents)
-    if rules.solution_format == "diff":
-        text = diff.diff.decode("utf-8", errors="replace")
-        return texts.clean(text, keep="\r\f"), "", tests, ["not_text"] if "\ufffd" in text else []
-    written = [path for path in diff.changed_paths if path not in judged]
-    if len(written) != 1 or written[0] not in contents:
-        return "", "", tests, ["format_code"]
-    return texts.clean(contents[written[0]], keep="\r\f"), written[0], tests, []
+    def clean_code(self, text: str) -> str:
+        """Clean a text in which a carriage return and a form feed are content."""
+        return self.clean(text, keep="\r\f")

@@ -16,6 +16,7 @@ from fleetssd.cli.app import app, err, settings
 from fleetssd.cli.reading import moment, print_json, show, table
 from fleetssd.errors import Misconfigured
 from fleetssd.operations.ingest import PollSummary, poll_once
+from fleetssd.reasons import explained
 from fleetssd.records import Record, State
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -50,6 +51,7 @@ def poll(
                 secrets,
                 now,
                 lambda done, total, _: bar.update(task, completed=done, total=total),
+                wiring.open_sketch(),
             )
     print_json(summary.as_dict()) if as_json else typer.echo(_sentence(summary))
 
@@ -131,9 +133,11 @@ def _listed(found: list[Record]) -> Any:
 
 
 def _by_reason(found: list[Record]) -> Any:
-    made = table("Refused, by reason", "reason", "count", "pull requests", numeric=("count",))
+    made = table("Refused, by reason", "reason", "count", "what it means", "pull requests", numeric=("count",))
     counts = Counter(reason for record in found for reason in record.reasons)
     for reason, count in counts.most_common():
         which = [f"{record.repository}#{record.pull}" for record in found if reason in record.reasons]
-        made.add_row(reason, str(count), escape(" ".join(which[:10]) + (" ..." if len(which) > 10 else "")))
+        made.add_row(
+            reason, str(count), explained(reason), escape(" ".join(which[:10]) + (" ..." if len(which) > 10 else ""))
+        )
     return made

@@ -13,9 +13,9 @@ import pytest
 from fleetssd.adapters.git_mirror import GitMirror
 from fleetssd.adapters.git_mirror.parse import raw_changes
 from fleetssd.config import Forge
+from fleetssd.diffs import PullDiff
 from fleetssd.errors import Misconfigured, Transient
 from fleetssd.gitea import MergedPull, PullKey, parse_pull
-from fleetssd.records import PullDiff
 from tests.e2e.replay_forge import TOKEN, Recording, has_token, replayed
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "gitea"

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetssd import config
+from fleetssd.diffs import PullDiff
 from fleetssd.gitea import IssueText, MergedPull, PullKey, PullRow
 from fleetssd.gitea_links import Link
 from fleetssd.records import (
     NEVER,
-    PullDiff,
     Record,
     is_agent,
     make_record,

@@ -7,10 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from fleetssd import config
-from fleetssd.adapters.git_mirror.parse import Change, Commit, commits, objects, patches, raw_changes, utf8
+from fleetssd.adapters.git_mirror.parse import REGULAR, Change, Commit, commits, objects, patches, raw_changes, utf8
 from fleetssd.adapters.git_mirror.process import MissingRef, Repository, login_environment
+from fleetssd.diffs import PullDiff
 from fleetssd.gitea import MergedPull
-from fleetssd.records import PullDiff
 
 MAX_FILE_BYTES = 1 << 20
 """Larger files at the head are not read as text."""
@@ -128,19 +128,29 @@ def _diffs(
             head_commit=head.sha,
             diff=text.get(trees[number], b""),
             changed_paths=tuple(change.path for change in found),
-            files=tuple((change.path, contents[change.new]) for change in found if change.new in contents),
+            files=tuple(_texts(found, contents, old=False)),
             merge_parents=merge.parents if merge else (),
+            before=tuple(_texts(found, contents, old=True)),
+            executable=tuple(change.path for change in found if change.new_mode == "100755"),
         )
     return out
 
 
 def _contents(mirror: Repository, changes: set[Change]) -> dict[str, str]:
-    """Return the text of every regular file that the changes leave, by blob; binary and large ones are left out."""
-    blobs = sorted({change.new for change in changes if change.regular})
+    """Return the text of every regular file of the changes, by blob; binary and large ones are left out."""
+    blobs = sorted({blob for change in changes for blob in change.texts})
     sizes = mirror.read("cat-file", "--batch-check", stdin=_lines(blobs)).decode().split("\n")
     small = [line.split()[0] for line in sizes if line and line.split()[-1].isdigit() and _size(line) <= MAX_FILE_BYTES]
     found = objects(mirror.read("cat-file", "--batch", stdin=_lines(small)))
     return {name: text for name, (_, body) in found.items() if (text := utf8(body)) is not None}
+
+
+def _texts(changes: Iterable[Change], contents: dict[str, str], *, old: bool) -> Iterable[tuple[str, str]]:
+    """Return (path, text) of one side of a change; a link whose target is some file's text is still no file."""
+    for change in changes:
+        mode, blob = (change.old_mode, change.old) if old else (change.new_mode, change.new)
+        if blob in contents and mode in REGULAR:
+            yield change.path, contents[blob]
 
 
 def _size(line: str) -> int:

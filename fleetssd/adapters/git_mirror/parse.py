@@ -9,6 +9,8 @@ from dataclasses import dataclass
 _PAIR = re.compile(rb"([0-9a-f]{40,64}) ([0-9a-f]{40,64})\n")
 _PAIR_LINE = re.compile(rb"^([0-9a-f]{40,64}) ([0-9a-f]{40,64})\n", re.MULTILINE)
 _NULL = re.compile("0+")
+REGULAR = ("100644", "100755")
+"""Modes of plain files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,10 @@ class Change:
         return tuple(blob for mode, blob in sides if mode != "160000" and not _NULL.fullmatch(blob))
 
     @property
-    def regular(self) -> bool:
-        """Tell whether the path is a plain file after the change."""
-        return self.new_mode in ("100644", "100755")
+    def texts(self) -> tuple[str, ...]:
+        """The contents of the path where it is a plain file, before and after the change."""
+        sides = ((self.old_mode, self.old), (self.new_mode, self.new))
+        return tuple(blob for mode, blob in sides if mode in REGULAR)
 
 
 def objects(output: bytes) -> dict[str, tuple[str, bytes]]:
