@@ -32,10 +32,16 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a GGUF says of itself. `keys` holds scalars and strings; of an array only its length, as a one-tuple."""
+    """What a GGUF says of itself. `keys` holds scalars and strings; of an array only its length, as a one-tuple.
+
+    `table` is where the table of tensors begins, `start` where their bytes do, `align` what offsets are multiples of.
+    """
 
     keys: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
+    table: int
+    start: int
+    align: int
 
     @property
     def architecture(self) -> str:
@@ -66,6 +72,7 @@ def parse(data: Buffer, size: int) -> Header:
             raise Corrupt(f"not a little-endian GGUF of version 2 or 3 (magic {magic!r}, version {version})")
         cursor = _Cursor(data, 24)
         table = {cursor.text(): cursor.value() for _ in range(keys)}
+        infos_at = cursor.at
         infos = [cursor.info() for _ in range(tensors)]
     except (struct.error, UnicodeDecodeError, IndexError, OverflowError) as error:
         raise Corrupt(f"the GGUF's header is damaged: {error}") from None
@@ -76,7 +83,17 @@ def parse(data: Buffer, size: int) -> Header:
     found = {name: Tensor(kind, shape, start + offset) for name, kind, shape, offset in infos}
     if any(tensor.offset >= size for tensor in found.values()):
         raise Corrupt("the GGUF is truncated: a tensor lies behind its end")
-    return Header(keys=table, tensors=found)
+    return Header(keys=table, tensors=found, table=infos_at, start=start, align=align)
+
+
+def write_table(tensors: Mapping[str, tuple[int, tuple[int, ...], int]]) -> bytes:
+    """Return a table of tensors, each (ggml type, row-major shape, offset from where the tensors' bytes begin)."""
+    rows = []
+    for name, (kind, shape, offset) in tensors.items():
+        text = name.encode()
+        rows.append(struct.pack(f"<Q{len(text)}sI", len(text), text, len(shape)))
+        rows.append(struct.pack(f"<{len(shape)}QIQ", *shape[::-1], kind, offset))
+    return b"".join(rows)
 
 
 class _Cursor:

@@ -196,7 +196,7 @@ def test_every_strength_is_pefts(
 def test_merging_keeps_a_tensors_type(
     builder: GgufBuilder, tiny_model: tiny.Tiny, trained: Trained, kind: str, tmp_path: Path
 ) -> None:
-    """A target of any type that can be written is requantised to that type from the full-precision sum."""
+    """A target of any type that can be written is requantised to that type from the sum in float32."""
     number = gguf.GGMLQuantizationType[kind]
     requantised(tiny_model.f32, tmp_path / "base.gguf", number)
     builder.merged(trained.folder / "adapter", tmp_path / "base.gguf", tmp_path / "merged.gguf", 1.0)
@@ -204,9 +204,9 @@ def test_merging_keeps_a_tensors_type(
     base, lora = matrices(tmp_path / "base.gguf"), matrices(tmp_path / "adapter.gguf")
     merged = {t.name: t for t in gguf.GGUFReader(tmp_path / "merged.gguf").tensors}
     name = "blk.1.ffn_down.weight"
-    whole = base[name].astype(np.float64) + 2.0 * lora[f"{name}.lora_b"].astype(np.float64) @ lora[f"{name}.lora_a"]
+    whole = base[name] + (np.float32(2.0) * lora[f"{name}.lora_b"]) @ lora[f"{name}.lora_a"]
     assert merged[name].tensor_type == number
-    assert merged[name].data.tobytes() == gguf.quantize(whole.astype(np.float32), number).tobytes()
+    assert merged[name].data.tobytes() == gguf.quantize(whole, number).tobytes()
 
 
 def requantised(source: Path, out: Path, kind: gguf.GGMLQuantizationType) -> None:
@@ -334,18 +334,95 @@ def test_damaged_files_are_refused(
     assert not (tmp_path / "merged.gguf").exists()
 
 
-def test_k_quants_are_refused_with_a_way_out(
+def k_quantised(source: Path, out: Path, kind: gguf.GGMLQuantizationType, name: str) -> None:
+    """Write the same tensors with one matrix made of random blocks of a type that the package can only read."""
+    writer = gguf.GGUFWriter(out, "qwen3")
+    writer.add_block_count(2)
+    writer.add_string("tokenizer.chat_template", "{{ messages }}")
+    for tensor in gguf.GGUFReader(source).tensors:
+        if tensor.name != name:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+            continue
+        rows, width = tensor.data.shape
+        block, size = gguf.GGML_QUANT_SIZES[kind]
+        blocks = np.random.default_rng(5).integers(0, 64, (rows, width // block * size), np.uint8)
+        writer.add_tensor(name, blocks, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def wide_base(path: Path) -> Path:
+    """Write a GGUF of three tensors whose rows are as wide as a K-quant's block; the adapted one is in the middle."""
+    writer = gguf.GGUFWriter(path, "qwen3")
+    rng = np.random.default_rng(2)
+    for name, shape in (("blk.0.attn_k.weight", (33, 256)), ("blk.0.attn_q.weight", (64, 256)), ("a.bias", (7,))):
+        writer.add_tensor(name, rng.standard_normal(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def adapter_on(folder: Path, module: str, shape: tuple[int, int]) -> Path:
+    """Write a LoRA of ones on one module: rank 4, strength 1, so that it adds 4 everywhere."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir()
+    key = f"base_model.model.{module}.lora_"
+    sides = {"A": np.ones((4, shape[1]), np.float32), "B": np.ones((shape[0], 4), np.float32)}
+    save_file({f"{key}{side}.weight": value for side, value in sides.items()}, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 4}))
+    return folder
+
+
+@pytest.mark.parametrize("fallback", ["Q8_0", "F16", "Q5_1"])
+@pytest.mark.parametrize("kind", ["Q4_K", "Q6_K", "Q2_K", "IQ4_XS"])
+def test_k_quants_get_the_fallback_type(kind: str, fallback: str, tmp_path: Path) -> None:
+    """A target that can only be read gets the fallback type; keys and all other tensors stay, and it is told."""
+    name, base, made = "blk.0.attn_q.weight", tmp_path / "base.gguf", tmp_path / "merged.gguf"
+    k_quantised(wide_base(tmp_path / "wide.gguf"), base, gguf.GGMLQuantizationType[kind], name)
+    adapter = adapter_on(tmp_path / "adapter", "model.layers.0.self_attn.q_proj", (64, 256))
+    builder = GgufBuilder(fallback)
+    digest = builder.merged(adapter, base, made, 1.0)
+    whole = matrices(base)[name] + np.full((64, 256), 4.0, np.float32)
+    assert raw(made)[name] == gguf.quantize(whole, gguf.GGMLQuantizationType[fallback]).tobytes()
+    assert {n: d for n, d in raw(made).items() if n != name} == {n: d for n, d in raw(base).items() if n != name}
+    assert keys(made) == keys(base)
+    assert builder.retyped(base, made) == {f"{kind} > {fallback}": 1}
+    assert digest == sha256(made.read_bytes()).hexdigest()
+
+
+def test_types_that_cannot_be_read_are_refused_with_a_way_out(
     builder: GgufBuilder, tiny_model: tiny.Tiny, trained: Trained, tmp_path: Path
 ) -> None:
-    """A K-quantised target cannot be written: the hint names what can be done."""
+    """A target of a type that nobody here can read raises Misconfigured: the hint names what can be done."""
     data = bytearray(tiny_model.f32.read_bytes())
     name = b"blk.0.attn_q.weight"
     kind_at = data.index(name) + len(name) + 4 + 2 * 8
-    struct.pack_into("<I", data, kind_at, int(gguf.GGMLQuantizationType.Q4_K))
+    struct.pack_into("<I", data, kind_at, int(gguf.GGMLQuantizationType.Q8_1))
     (tmp_path / "base.gguf").write_bytes(data)
-    with pytest.raises(Misconfigured, match="Q4_K") as caught:
+    with pytest.raises(Misconfigured, match="Q8_1") as caught:
         builder.merged(trained.folder / "adapter", tmp_path / "base.gguf", tmp_path / "merged.gguf", 1.0)
     assert "Q8_0" in caught.value.hint
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("shape", [(1, 32), (3, 4096 + 32), (70, 2048)])
+def test_q8_0_is_quantised_as_the_package_does(shape: tuple[int, int], seed: int) -> None:
+    """The fast sum of Q8_0 rows equals dequantise, add, quantise of the gguf package, bit for bit: ties and zeros too."""
+    from fleetssd.adapters.gguf_builder.quants import add
+
+    rng = np.random.default_rng(seed)
+    kind = gguf.GGMLQuantizationType.Q8_0
+    packed = gguf.quantize(rng.standard_normal(shape, np.float32), kind)
+    whole = gguf.dequantize(packed, kind)
+    delta = rng.choice([0.0, 1e-3, 1.0], shape).astype(np.float32) * rng.standard_normal(shape, np.float32)
+    delta[0, :32] = -whole[0, :32]  # a block of zeros
+    delta[-1, -32:] = np.arange(32) * np.float32(0.5) - whole[-1, -32:]  # halves of the scale: ties
+    assert add(packed.tobytes(), kind, delta, kind) == gguf.quantize(whole + delta, kind).tobytes()
 
 
 def bare(path: Path, architecture: str, **keys_: float) -> Path:

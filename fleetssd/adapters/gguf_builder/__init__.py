@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from fleetssd.adapters.gguf_builder.lora_file import write_lora
-from fleetssd.adapters.gguf_builder.patches import bake, merge, patched_copy
+from fleetssd.adapters.gguf_builder.patches import bake, merge, patched_copy, retyped
 from fleetssd.adapters.gguf_builder.source import read_adapter, read_base
 
 
 class GgufBuilder:
-    """Implements `ports.Builder`. The same input gives the same bytes; a file appears whole or not at all."""
+    """Implements `ports.Builder`. The same input gives the same bytes; a file appears whole or not at all.
+
+    `fallback` is the type of merged targets whose own type cannot be written, such as a K-quant.
+    """
+
+    def __init__(self, fallback: str = "Q8_0") -> None:
+        self._fallback = fallback
 
     def adapter(self, adapter: Path, base_gguf: Path, out: Path) -> str:
         """Write the GGUF LoRA (F32) and return its sha256 (hex).
@@ -22,14 +28,18 @@ class GgufBuilder:
     def merged(self, adapter: Path, base_gguf: Path, out: Path, tau: float) -> str:
         """Write the merged GGUF, with τ baked in where it is not 1, and return its sha256 (hex).
 
-        Keys, layout and every tensor that is not adapted stay as the base has them, byte for byte. Raises as `adapter`
-        does, and Misconfigured where a target's type cannot be written or τ cannot be baked.
+        Keys and every tensor that is not adapted stay as the base has them, byte for byte. Raises as `adapter` does,
+        and Misconfigured where a target's type cannot be read or τ cannot be baked.
         """
         base = read_base(base_gguf)
-        baked = bake(base, tau) if tau != 1.0 else ()
-        return patched_copy(base, out, [*merge(read_adapter(adapter), base), *baked])
+        baked = bake(base, tau) if tau != 1.0 else {}
+        return patched_copy(base, out, merge(read_adapter(adapter), base, self._fallback) | baked)
 
     def baked(self, base_gguf: Path, out: Path, tau: float) -> str:
         """Write a copy of the base with τ baked in and return its sha256 (hex). Raises Misconfigured."""
         base = read_base(base_gguf)
         return patched_copy(base, out, bake(base, tau))
+
+    def retyped(self, base_gguf: Path, built: Path) -> dict[str, int]:
+        """Return how many tensors of a built file have another type than in the base, by `<old> > <new>`."""
+        return retyped(read_base(base_gguf), read_base(built))

@@ -1,74 +1,165 @@
-"""A merged or baked GGUF is a copy of the base with some tensors' bytes replaced in place.
+"""A merged or baked GGUF is the base with some tensors' bytes made anew.
 
-The types stay, so sizes and offsets stay: keys, layout and every other tensor are the base's own bytes.
+Where the types stay, sizes and offsets stay: keys, layout and every other tensor are the base's own bytes. Where a
+target's type cannot be written here (K-quants), it gets the fallback type, the table of tensors is written afresh and
+what follows moves; keys and untouched tensors are still the base's bytes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
 
+from fleetssd import gguf_header
+from fleetssd.adapters.gguf_builder import pieces
+from fleetssd.adapters.gguf_builder.pieces import Piece
+from fleetssd.adapters.gguf_builder.quants import WRITABLE, Type, add, row_bytes
 from fleetssd.adapters.gguf_builder.source import ARCHITECTURES, Base, Matrix, Source, Target, targets
 from fleetssd.errors import Misconfigured, Rejected
 from fleetssd.gguf_header import Tensor
 
-_Type = gguf.GGMLQuantizationType
-WRITABLE = frozenset(
-    {_Type.F32, _Type.F16, _Type.BF16, _Type.Q8_0, _Type.Q4_0, _Type.Q4_1, _Type.Q5_0, _Type.Q5_1},
-)
-"""What the gguf package can quantise to; it reads K-quants but cannot write them."""
-
-_CHUNK = 1024
-"""Rows merged at once: bounds memory, and quantisation blocks lie along rows, so it changes no byte."""
-
+_VALUES = 1 << 21
+"""Values merged as one piece, by whole rows: bounds memory. Never by thread count, or BLAS might sum otherwise."""
 _NORM = "output_norm.weight"
 
 
-def patched_copy(base: Base, out: Path, patches: Iterable[tuple[int, bytes]]) -> str:
-    """Copy the base to `out` with (offset, bytes) patches written over it, and return the copy's sha256 (hex)."""
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        shutil.copyfile(base.path, partial)
-        with partial.open("r+b") as file:
-            for offset, data in patches:
-                file.seek(offset)
-                file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        partial.rename(out)
-    finally:
-        partial.unlink(missing_ok=True)
-    return digest
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One tensor made anew: its type in the new file, and the pieces that make it."""
+
+    kind: int
+    made: tuple[Piece, ...]
 
 
-def merge(source: Source, base: Base) -> Iterator[tuple[int, bytes]]:
-    """Yield W + scale · B @ A for every adapted tensor, in the tensor's own type; all checks come first."""
+def patched_copy(base: Base, out: Path, changes: Mapping[str, Change]) -> str:
+    """Write the base with some tensors changed to `out` and return its sha256 (hex)."""
+    moved = any(change.kind != base.header.tensors[name].type for name, change in changes.items())
+    return pieces.write(out, _relaid(base, changes) if moved else _in_place(base, changes))
+
+
+def _in_place(base: Base, changes: Mapping[str, Change]) -> Iterator[Piece]:
+    at = 0
+    for name in sorted(changes, key=lambda name: base.header.tensors[name].offset):
+        tensor = base.header.tensors[name]
+        yield from pieces.copied(base.read, at, tensor.offset)
+        yield from changes[name].made
+        at = tensor.offset + _size(tensor.type, tensor)
+    yield from pieces.copied(base.read, at, base.size)
+
+
+def _relaid(base: Base, changes: Mapping[str, Change]) -> Iterator[Piece]:
+    """Lay the tensors out anew, in the base's order, and yield table and bytes with zeros between them."""
+    header, at, rows = base.header, 0, {}
+    order = sorted(header.tensors, key=lambda name: header.tensors[name].offset)
+    for name in order:
+        tensor = header.tensors[name]
+        kind = changes[name].kind if name in changes else tensor.type
+        rows[name] = (kind, tensor.shape, at)
+        at += _padded(_size(kind, tensor), header.align)
+    table = gguf_header.write_table({name: rows[name] for name in header.tensors})
+    yield from pieces.copied(base.read, 0, header.table)
+    yield partial(_zeros_after, table, header.table, header.align)
+    for name in order:
+        tensor, (kind, _, _) = header.tensors[name], rows[name]
+        stop = tensor.offset + _size(tensor.type, tensor)
+        yield from changes[name].made if name in changes else pieces.copied(base.read, tensor.offset, stop)
+        size = _size(kind, tensor)
+        yield partial(bytes, _padded(size, header.align) - size)
+
+
+def _zeros_after(data: bytes, begins: int, align: int) -> bytes:
+    return data + bytes(_padded(begins + len(data), align) - begins - len(data))
+
+
+def _padded(size: int, align: int) -> int:
+    return math.ceil(size / align) * align
+
+
+def _size(kind: int, tensor: Tensor) -> int:
+    *rows, width = tensor.shape
+    return math.prod(rows) * row_bytes(Type(kind), width)
+
+
+def merge(source: Source, base: Base, fallback: str) -> dict[str, Change]:
+    """Return W + scale · B @ A for every adapted tensor: in its own type, or `fallback` where that cannot be written.
+
+    All checks come before the first byte. Raises Misconfigured for a type that cannot be read.
+    """
     found = targets(source, base)
-    for target in found:
-        _need_writable(target)
-    return (patch for target in found for patch in _merged_rows(source, base, target))
+    return {target.name: _merged(source, base, target, _written(target, fallback)) for target in found}
 
 
-def bake(base: Base, tau: float) -> tuple[tuple[int, bytes], ...]:
-    """Return the patch that divides the logits by τ: the final norm's weight times 1 / τ.
+def _written(target: Target, fallback: str) -> Any:
+    """Return the type that the merged tensor gets."""
+    kind, wanted = target.tensor.type, Type[fallback]
+    if kind in WRITABLE:
+        return Type(kind)
+    if not _readable(kind) or target.tensor.shape[-1] % gguf.GGML_QUANT_SIZES[Type(kind)][0]:
+        raise Misconfigured(
+            f"{target.name} is {_name(kind)}, which cannot be merged here",
+            hint="Serve a Q8_0, F16 or K-quantised base, or install adapters instead of merging (engine.road).",
+        )
+    return wanted
+
+
+@cache
+def _readable(kind: int) -> bool:
+    """Tell whether the gguf package dequantises a type, by trying it on a block of zeros."""
+    try:
+        gguf.dequantize(np.zeros((1, gguf.GGML_QUANT_SIZES[Type(kind)][1]), np.uint8), Type(kind))
+    except (NotImplementedError, ValueError, KeyError):
+        return False
+    return True
+
+
+def _merged(source: Source, base: Base, target: Target, out: Any) -> Change:
+    height, width = target.tensor.shape
+    step = max(1, _VALUES // width)
+    # Both matrices are read again for every piece: a few megabytes, where keeping all targets' would be the adapter.
+    parts = [range(at, min(at + step, height)) for at in range(0, height, step)]
+    return Change(int(out), tuple(partial(_rows, source, base, target, out, part) for part in parts))
+
+
+def _rows(source: Source, base: Base, target: Target, out: Any, rows: range) -> bytes:
+    kind, width = Type(target.tensor.type), target.tensor.shape[1]
+    stride = row_bytes(kind, width)
+    a, b = source.matrix(target.pair.a), target.rows(source.matrix(target.pair.b))[rows.start : rows.stop]
+    delta: Matrix = (b * np.float32(target.pair.scale)) @ a
+    raw = base.read(target.tensor.offset + rows.start * stride, len(rows) * stride)
+    data = add(raw, kind, delta, out)
+    if data is None:
+        raise Rejected(f"{target.name} leaves the range of {out.name} when merged", hint="The adapter is too strong.")
+    return data
+
+
+def retyped(base: Base, other: Base) -> dict[str, int]:
+    """Return how many tensors of `other` have another type than in the base, by `<old> > <new>`."""
+    counts: dict[str, int] = {}
+    for name, tensor in base.header.tensors.items():
+        new = other.header.tensors[name].type
+        if new != tensor.type:
+            change = f"{_name(tensor.type)} > {_name(new)}"
+            counts[change] = counts.get(change, 0) + 1
+    return counts
+
+
+def bake(base: Base, tau: float) -> dict[str, Change]:
+    """Return the final norm's weight times 1 / τ, which divides the logits by τ.
 
     Exact only where nothing stands between the norm and the logits but one matrix. Raises Misconfigured elsewhere.
     """
     if not (math.isfinite(tau) and tau > 0):
         raise Misconfigured(f"temperature {tau} cannot be baked", hint="Use a finite τ above 0.")
     norm = _bakeable(base)
-    weights = base.data[norm.offset : norm.offset + norm.shape[0] * 4].view("<f4")
-    return ((norm.offset, (weights.astype(np.float64) / tau).astype("<f4").tobytes()),)
+    weights = np.frombuffer(base.read(norm.offset, norm.shape[0] * 4), "<f4").astype(np.float64)
+    return {_NORM: Change(norm.type, (partial(bytes, (weights / tau).astype("<f4").tobytes()),))}
 
 
 def _bakeable(base: Base) -> Tensor:
@@ -80,41 +171,10 @@ def _bakeable(base: Base) -> Tensor:
             f"a temperature cannot be baked into {architecture}: {', '.join(between) or 'its head is not one matrix'}",
             hint='Set decode.manage = "none" or "gateway".',
         )
-    if _NORM not in tensors or tensors[_NORM].type != _Type.F32:
+    if _NORM not in tensors or tensors[_NORM].type != Type.F32:
         raise Misconfigured(f"{_NORM} is missing or not F32", hint="Convert the base with llama.cpp's converter.")
     return tensors[_NORM]
 
 
-def _need_writable(target: Target) -> None:
-    if target.tensor.type not in WRITABLE:
-        raise Misconfigured(
-            f"{target.name} is {_name(target.tensor.type)}, which cannot be written here",
-            hint="Serve a Q8_0 or F16 base, or install adapters instead of merging (engine.road).",
-        )
-
-
-def _merged_rows(source: Source, base: Base, target: Target) -> Iterator[tuple[int, bytes]]:
-    a = source.matrix(target.pair.a).astype(np.float64)
-    b = target.rows(source.matrix(target.pair.b))
-    kind = _Type(target.tensor.type)
-    block, size = gguf.GGML_QUANT_SIZES[kind]
-    height, width = target.tensor.shape
-    stride = width // block * size
-    for row in range(0, height, _CHUNK):
-        start, count = target.tensor.offset + row * stride, min(_CHUNK, height - row)
-        raw = np.array(base.data[start : start + count * stride]).reshape(count, stride)
-        # float64 keeps the sum's order out of the result: the same bytes whatever BLAS does.
-        delta = target.pair.scale * (b[row : row + count].astype(np.float64) @ a)
-        whole = (gguf.dequantize(raw, kind).astype(np.float64) + delta).astype(np.float32)
-        yield start, _quantised(whole, kind, target)
-
-
-def _quantised(whole: Matrix, kind: Any, target: Target) -> bytes:
-    limit = np.finfo(np.float32 if kind in {_Type.F32, _Type.BF16} else np.float16).max  # the others scale by a float16
-    if not (np.abs(whole) <= limit).all():
-        raise Rejected(f"{target.name} leaves the range of {kind.name} when merged", hint="The adapter is too strong.")
-    return bytes(gguf.quantize(whole, kind).tobytes())
-
-
 def _name(number: int) -> str:
-    return _Type(number).name if number in set(_Type) else f"type {number}"
+    return Type(number).name if number in set(Type) else f"type {number}"

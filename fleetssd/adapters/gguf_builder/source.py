@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,28 +23,32 @@ ARCHITECTURES = frozenset({"llama", "qwen2", "qwen3", "qwen3moe", "gemma", "gemm
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """An open base GGUF: its header and its bytes (memory-mapped)."""
+    """A base GGUF: its header and where its bytes are. They are read, not mapped: mapped pages count as memory."""
 
     path: Path
     header: gguf_header.Header
-    data: Any
+    size: int
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return bytes of the file; from several threads too. Raises Corrupt where they are not there any more."""
+        return _read(self.path, offset, size)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An open adapter: its pairs and its bytes (memory-mapped)."""
+    """An adapter: its pairs and where its bytes are."""
 
     lora: lora.Adapter
-    data: Any
+    path: Path
 
     def matrix(self, span: safetensors.Span) -> Matrix:
         """Return one tensor as float32; bfloat16 is the upper half of a float32."""
         width = safetensors.WIDTHS[span.dtype]
-        raw = self.data[span.offset : span.offset + span.values * width]
+        raw = np.frombuffer(_read(self.path, span.offset, span.values * width), np.uint8)
         if span.dtype == "BF16":
             return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(span.shape)
         kind = {"F32": np.float32, "F16": np.float16, "F64": np.float64}[span.dtype]
-        return np.ascontiguousarray(raw).view(kind).astype(np.float32).reshape(span.shape)
+        return raw.view(kind).astype(np.float32, copy=False).reshape(span.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ def read_base(path: Path) -> Base:
     header = gguf_header.parse(memoryview(data), data.size)
     if int(header.keys.get("split.count", 1)) > 1:
         raise Misconfigured(f"{path} is one of several parts", hint="Join them: llama-gguf-split --merge.")
-    return Base(path, header, data)
+    return Base(path, header, data.size)
 
 
 def read_adapter(folder: Path) -> Source:
@@ -82,8 +87,9 @@ def read_adapter(folder: Path) -> Source:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         raise missing from None
-    data = _map(folder / "adapter_model.safetensors", missing)
-    return Source(lora.parse(config, safetensors.parse(memoryview(data), data.size)), data)
+    path = folder / "adapter_model.safetensors"
+    data = _map(path, missing)
+    return Source(lora.parse(config, safetensors.parse(memoryview(data), data.size)), path)
 
 
 def targets(source: Source, base: Base) -> tuple[Target, ...]:
@@ -130,3 +136,11 @@ def _map(path: Path, missing: Exception) -> Any:
         return np.memmap(path, dtype=np.uint8, mode="r")
     except (FileNotFoundError, ValueError):  # numpy's word for an empty file
         raise missing from None
+
+
+def _read(path: Path, offset: int, size: int) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        data = os.pread(file.fileno(), size, offset)
+    if len(data) != size:
+        raise Corrupt(f"{path.name} ends before byte {offset + size}", hint="It changed while it was read.")
+    return data

@@ -1,0 +1,226 @@
+"""Builds artefacts of a Qwen3-4B-shaped model: a rank-64 adapter as GGUF, and merged into a Q8_0 base.
+
+Both are measured against copying the file that is written, in alternation. With `--reference` (llama.cpp's
+convert_lora_to_gguf.py) and `--reference-python` the adapter is measured against that too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+LAYERS, RANK = 36, 64
+HIDDEN, FEED_FORWARD, HEADS, KEY_VALUE_HEADS, HEAD = 2560, 9728, 32, 8, 128
+VOCABULARY = 151_936
+MERGE_GOAL, MEMORY_GOAL = 2.0, 1.5
+MODULES = {
+    "self_attn.q_proj": ("attn_q", HEADS * HEAD, HIDDEN),
+    "self_attn.k_proj": ("attn_k", KEY_VALUE_HEADS * HEAD, HIDDEN),
+    "self_attn.v_proj": ("attn_v", KEY_VALUE_HEADS * HEAD, HIDDEN),
+    "self_attn.o_proj": ("attn_output", HIDDEN, HEADS * HEAD),
+    "mlp.gate_proj": ("ffn_gate", FEED_FORWARD, HIDDEN),
+    "mlp.up_proj": ("ffn_up", FEED_FORWARD, HIDDEN),
+    "mlp.down_proj": ("ffn_down", HIDDEN, FEED_FORWARD),
+}
+Q8_0 = gguf.GGMLQuantizationType.Q8_0
+
+
+@dataclass(frozen=True)
+class Run:
+    """Wall seconds of one child, and the most memory it held, in MiB."""
+
+    seconds: float
+    memory: float
+
+
+def make_base(path: Path, layers: int) -> None:
+    """Write a random Q8_0 GGUF of this many layers: quantised noise, the same block of it again and again."""
+    noise = np.random.default_rng(0).standard_normal((512, 12_288), np.float32) * np.float32(0.02)
+    pool = gguf.quantize(noise, Q8_0).reshape(-1)
+    shapes = {"token_embd.weight": (VOCABULARY, HIDDEN)}
+    for layer in range(layers):
+        shapes |= {f"blk.{layer}.{name}.weight": (rows, width) for name, rows, width in MODULES.values()}
+    writer = gguf.GGUFWriter(path, "qwen3")
+    writer.add_block_count(layers)
+    writer.add_tensor_info("output_norm.weight", (HIDDEN,), np.dtype(np.float32), HIDDEN * 4)
+    for name, (rows, width) in shapes.items():
+        stored = (rows, width // 32 * 34)
+        writer.add_tensor_info(name, stored, np.dtype(np.uint8), stored[0] * stored[1], raw_dtype=Q8_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.write_tensor_data(np.ones(HIDDEN, np.float32))
+    for rows, width in shapes.values():
+        writer.write_tensor_data(np.resize(pool, (rows, width // 32 * 34)))
+    writer.close()
+
+
+def make_adapter(folder: Path, layers: int) -> None:
+    """Write a random adapter as PEFT does, in float32, one matrix in memory at a time."""
+    shapes = {}
+    for layer in range(layers):
+        for module, (_, rows, width) in MODULES.items():
+            key = f"base_model.model.model.layers.{layer}.{module}.lora_"
+            shapes |= {f"{key}A.weight": (RANK, width), f"{key}B.weight": (rows, RANK)}
+    table, at = {}, 0
+    for name, shape in shapes.items():
+        size = 4 * shape[0] * shape[1]
+        table[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    header = json.dumps(table).encode()
+    header += b" " * (-len(header) % 8)
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    with (folder / "adapter_model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for shape in shapes.values():
+            file.write(rng.standard_normal(shape, np.float32).tobytes())
+    config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK / 100, "target_modules": []}
+    config["target_modules"] = sorted(module.rpartition(".")[2] for module in MODULES)
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+def make_config(folder: Path, layers: int) -> None:
+    """Write the base's config.json, which the reference converter reads instead of a GGUF."""
+    folder.mkdir()
+    config = {
+        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": HIDDEN, "head_dim": HEAD,
+        "intermediate_size": FEED_FORWARD, "num_hidden_layers": layers, "num_attention_heads": HEADS,
+        "num_key_value_heads": KEY_VALUE_HEADS, "vocab_size": VOCABULARY, "max_position_embeddings": 32_768,
+        "rms_norm_eps": 1e-6, "rope_theta": 1e6, "tie_word_embeddings": True, "torch_dtype": "bfloat16",
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def measured(command: list[str]) -> Run:
+    """Run a child and return its wall time and memory; the child's own start is in it."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.stderr is not None
+    said = process.stderr.read().decode()
+    process.stderr.close()
+    if process.returncode:
+        sys.exit(f"{command[:4]} failed:\n{said[-2000:]}")
+    return Run(seconds, usage.ru_maxrss / 1024)
+
+
+def built(verb: str, adapter: Path, base: Path, out: Path) -> Run:
+    """Build in a process of its own, as a night does."""
+    code = (
+        "import sys; from pathlib import Path; from fleetssd.adapters.gguf_builder import GgufBuilder as B\n"
+        "verb, *paths = sys.argv[1:]; paths = [Path(path) for path in paths]\n"
+        "B().adapter(*paths) if verb == 'adapter' else B().merged(*paths, 1.0)\n"
+    )
+    return measured([sys.executable, "-c", code, verb, str(adapter), str(base), str(out)])
+
+
+def copied(source: Path, out: Path) -> float:
+    """Return the seconds that copying a file takes, until it is on disk as the built one is."""
+    began = time.perf_counter()
+    shutil.copyfile(source, out)
+    with out.open("rb") as file:
+        os.fsync(file.fileno())
+    return time.perf_counter() - began
+
+
+def alternating(rounds: int, build: Callable[[Path], Run], scratch: Path) -> Iterator[tuple[Run, float, int]]:
+    """Yield (build, seconds to copy what was built, its bytes), time about."""
+    for _ in range(rounds):
+        out, copy = scratch / "out.gguf", scratch / "copy.gguf"
+        run = build(out)
+        size = out.stat().st_size
+        seconds = copied(out, copy)
+        out.unlink()
+        copy.unlink()
+        yield run, seconds, size
+
+
+def told(what: str, runs: list[tuple[Run, float, int]]) -> dict[str, float]:
+    """Print one line on a build and return its medians."""
+    seconds, copy = statistics.median(r.seconds for r, _, _ in runs), statistics.median(c for _, c, _ in runs)
+    ratio, memory = statistics.median(r.seconds / c for r, c, _ in runs), max(r.memory for r, _, _ in runs)
+    rate = runs[0][2] / 1e6
+    print(
+        f"{what}: {rate:.0f} MB in {seconds:.2f} s ({rate / seconds:.0f} MB/s), copying it {copy:.2f} s "
+        f"({rate / copy:.0f} MB/s): {ratio:.2f} times the copy, {memory:.0f} MiB; load {os.getloadavg()[0]:.1f}"
+    )
+    return {"seconds": round(seconds, 2), "copy": round(copy, 2), "over_copy": round(ratio, 2), "mib": round(memory)}
+
+
+def against_reference(options: argparse.Namespace, scratch: Path, adapter: Path) -> dict[str, float]:
+    """Time the reference converter on the same adapter, to float32."""
+    make_config(scratch / "hf", options.layers)
+    command = [options.reference_python, options.reference, "--outtype", "f32", "--base", str(scratch / "hf")]
+    runs = []
+    for _ in range(options.rounds):
+        out = scratch / "reference.gguf"
+        runs.append(measured([*command, "--outfile", str(out), str(adapter)]))
+        out.unlink()
+    seconds, memory = statistics.median(run.seconds for run in runs), max(run.memory for run in runs)
+    print(f"reference converter: {seconds:.2f} s, {memory:.0f} MiB (nothing flushed to disk)")
+    return {"seconds": round(seconds, 2), "mib": round(memory)}
+
+
+def main() -> None:
+    """Make the inputs, build both artefacts in turn with copies, and print the claim as one JSON object, last."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", type=int, default=LAYERS, help=f"layers; the model itself has {LAYERS}")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is built and copied")
+    parser.add_argument("--dir", type=Path, help="where to write; needs three times the base")
+    parser.add_argument("--reference", help="path of llama.cpp's convert_lora_to_gguf.py")
+    parser.add_argument("--reference-python", default=sys.executable, help="a Python with torch and transformers")
+    options = parser.parse_args()
+    need = 3.2 * (options.layers * 107e6 + VOCABULARY * HIDDEN * 34 / 32) + 3 * options.layers * 15e6
+    with tempfile.TemporaryDirectory(dir=options.dir) as folder:
+        scratch = Path(folder)
+        free = shutil.disk_usage(scratch).free
+        if free < 1.2 * need:
+            sys.exit(f"{free / 1e9:.0f} GB are free, {1.2 * need / 1e9:.0f} are needed: --dir elsewhere, or --layers 4")
+        with ThreadPoolExecutor(2) as pool:
+            list(
+                pool.map(
+                    lambda make: make[0](scratch / make[1], options.layers),
+                    [(make_base, "base.gguf"), (make_adapter, "adapter")],
+                )
+            )
+        os.sync()
+        base, adapter = scratch / "base.gguf", scratch / "adapter"
+        lora = told(
+            "adapter", list(alternating(options.rounds, lambda out: built("adapter", adapter, base, out), scratch))
+        )
+        reference = against_reference(options, scratch, adapter) if options.reference else None
+        merged = told(
+            "merged", list(alternating(options.rounds, lambda out: built("merged", adapter, base, out), scratch))
+        )
+    holds = merged["over_copy"] <= MERGE_GOAL and merged["mib"] <= MEMORY_GOAL * 1024
+    if reference:
+        holds = holds and lora["seconds"] * 6 <= reference["seconds"] and lora["mib"] * 10 <= reference["mib"]
+    result = {
+        "claim": "merging a rank-64 adapter into a Q8_0 base, over copying the file",
+        "value": merged["over_copy"],
+        "goal": MERGE_GOAL,
+        "holds": holds,
+        "peer": {"name": "file copy, flushed", "value": merged["copy"]},
+    }
+    print(json.dumps(result | {"layers": options.layers, "merged": merged, "adapter": lora, "reference": reference}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Writes a file from pieces that several threads make at once, in order, hashed on the way.
+
+A file of gigabytes passes through a few megabytes of memory; the order of the bytes, and so their digest, does not
+depend on how many threads there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+Piece: TypeAlias = Callable[[], bytes]
+"""Makes the next bytes of the file."""
+
+PIECE = 8 << 20
+"""Bytes that are copied as one piece."""
+_MOST_THREADS = 8
+
+
+def copied(read: Callable[[int, int], bytes], start: int, stop: int) -> Iterator[Piece]:
+    """Yield pieces that copy the bytes from `start` to `stop` of another file."""
+    for at in range(start, stop, PIECE):
+        yield partial(read, at, min(PIECE, stop - at))
+
+
+def write(out: Path, pieces: Iterable[Piece]) -> str:
+    """Write the pieces to `out`, which appears whole or not at all, and return its sha256 (hex)."""
+    unfinished, digest = out.with_name(f".{out.name}.partial"), hashlib.sha256()
+    try:
+        with unfinished.open("wb", buffering=0) as file:
+            for data in _made(pieces):
+                digest.update(data)
+                file.write(data)
+            os.fsync(file.fileno())
+        unfinished.rename(out)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return digest.hexdigest()
+
+
+def _made(pieces: Iterable[Piece]) -> Iterator[bytes]:
+    """Yield what the pieces make, in order; no more of them wait in memory than keep every thread busy."""
+    threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    waiting: deque[Future[bytes]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="piece") as pool:
+        try:
+            for piece in pieces:
+                waiting.append(pool.submit(piece))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
