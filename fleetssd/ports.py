@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,10 +17,11 @@ from fleetssd.checkpoints import (
     Swap,
     VerdictRow,
 )
+from fleetssd.diffs import PullDiff
 from fleetssd.gitea import Delivery, IssueText, MergedPull, PullKey, Sweep
 from fleetssd.hooks import Hook, Place
 from fleetssd.recipe import Sampling
-from fleetssd.records import PullDiff, Record
+from fleetssd.records import Record
 from fleetssd.training import TrainPlan, TrainResult
 
 Progress = Callable[[int, int, str], None]
@@ -81,6 +82,39 @@ class Store(Protocol):
 
     def records_by_id(self, ids: Sequence[str]) -> list[Record]:
         """Return these records in the order asked; an unknown id raises Corrupt."""
+        ...
+
+    def window(self, size: int, per_repository: int) -> list[str]:
+        """Return the ids of the newest training records, newest first, as `buffer.window` picks them."""
+        ...
+
+    # --- sides: the issues of what was ever held out are on file, and no record of one is written as `train`
+    def unsettled(self, limit: int) -> list[Record]:
+        """Return records that are new or changed and were not settled since, oldest merge first."""
+        ...
+
+    def tied(self, ties: Collection[int]) -> list[Record]:
+        """Return the settled records that have one of these ties."""
+        ...
+
+    def settle(self, records: Sequence[Record], now: datetime) -> None:
+        """Write records with their ties and mark them as settled, in one transaction."""
+        ...
+
+    def held_among(self, keys: Collection[str]) -> set[str]:
+        """Return those of these split keys that were ever held out."""
+        ...
+
+    def hold(self, keys: Collection[str], now: datetime) -> list[Record]:
+        """Hold issues out for ever and return their records; those that taught are held out now, and unsettled."""
+        ...
+
+    def freeze_held_out(self, now: datetime) -> int:
+        """Let nothing join the held-out records any more, and return how many they are; a second time is ignored."""
+        ...
+
+    def held_out_frozen(self) -> datetime | None:
+        """Return since when the held-out set is frozen; None where it is not."""
         ...
 
     # --- nights

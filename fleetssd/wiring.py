@@ -19,6 +19,7 @@ from fleetssd.config import Settings
 from fleetssd.errors import Misconfigured
 from fleetssd.ports import Clock, Forge, Hooks, Mirror, Progress, Sampler, Sandbox, Trainer
 from fleetssd.records import Redact
+from fleetssd.twins import Sketch
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -114,6 +115,13 @@ def open_secrets(settings: Settings) -> Redact:
     from fleetssd.adapters.secrets import DetectSecrets  # noqa: PLC0415
 
     return DetectSecrets(settings.records.secret_patterns)
+
+
+def open_sketch() -> Sketch:
+    """Return what finds near-duplicates without comparing everything with everything."""
+    from fleetssd.adapters.minhash import buckets  # noqa: PLC0415
+
+    return buckets
 
 
 def open_engine(settings: Settings) -> OllamaEngine:

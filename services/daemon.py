@@ -11,6 +11,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+if __name__ == "__main__":
+    # httpx and structlog load rich where they find it: a tenth of this process, for a terminal that it does not have.
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+
 import structlog
 import uvicorn
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -78,7 +82,9 @@ class Daemon:
 
     def _poll(self) -> None:
         p = self.parts
-        summary = ingest.poll_once(self.settings, p.forge, p.mirror, p.store, p.secrets, p.clock.now(), lambda *_: None)
+        summary = ingest.poll_once(
+            self.settings, p.forge, p.mirror, p.store, p.secrets, p.clock.now(), lambda *_: None, wiring.open_sketch()
+        )
         log.info("polled", **summary.as_dict())
 
     def _recover(self) -> None:

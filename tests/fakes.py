@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from fleetssd import buffer
 from fleetssd.checkpoints import STAGES, Answer, Checkpoint, Night, Sample, StageRow, Swap, VerdictRow
+from fleetssd.diffs import PullDiff
 from fleetssd.errors import Corrupt, FleetError, Rejected
 from fleetssd.gitea import Delivery, IssueText, MergedPull, PullKey, PullRow, Sweep
 from fleetssd.ports import Completion, Grade, Job, Probe, Progress, Prompt
 from fleetssd.recipe import Sampling
-from fleetssd.records import PullDiff, Record
+from fleetssd.records import Record
+from fleetssd.split import filed
 from fleetssd.training import Row, TrainPlan, TrainResult, decode_rows
 
 
@@ -136,6 +139,9 @@ class MemoryStore:
     artefacts: dict[str, Checkpoint] = field(default_factory=dict)
     log: list[Swap] = field(default_factory=list)
     leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
+    settled: set[str] = field(default_factory=set)
+    held: set[str] = field(default_factory=set)
+    frozen: tuple[datetime, int] | None = None
 
     def add_delivery(self, delivery: Delivery, now: datetime) -> bool:
         """Keep a delivery; False for bytes that were kept before."""
@@ -178,13 +184,19 @@ class MemoryStore:
         }:
             raise Corrupt("a record of a pull request that is not on file")
         self.pulls[pull] = updated_at
-        if record is not None:
-            self.by_id.setdefault(record.id, _in_utc(record))
+        if record is not None and record.id not in self.by_id:
+            self._write(record, member=False)
 
     def replace_record(self, record: Record, now: datetime) -> None:
         """Change a record that is on file."""
-        self.records_by_id([record.id])
-        self.by_id[record.id] = _in_utc(record)
+        (before,) = self.records_by_id([record.id])
+        self.settled.discard(record.id)
+        self._write(record, member=before.state == "held_out")
+
+    def _write(self, record: Record, *, member: bool) -> None:
+        kept = filed(record, self.held, frozen=self.frozen is not None, member=member)
+        self.held |= set(kept.split_keys if kept.state == "held_out" else ())
+        self.by_id[record.id] = _in_utc(kept)
 
     def records(self, state: str | None = None) -> list[Record]:
         """Return records, newest merge first."""
@@ -196,6 +208,48 @@ class MemoryStore:
         if missing := [wanted for wanted in ids if wanted not in self.by_id]:
             raise Corrupt(f"no record {missing[0]}")
         return [self.by_id[wanted] for wanted in ids]
+
+    def window(self, size: int, per_repository: int) -> list[str]:
+        """Return tonight's ids."""
+        return [record.id for record in buffer.window(self.records(), size, per_repository)]
+
+    def unsettled(self, limit: int) -> list[Record]:
+        """Return what is new or has changed."""
+        found = [record for record in self.by_id.values() if record.id not in self.settled]
+        return sorted(found, key=lambda record: (record.merged_at, record.id))[:limit]
+
+    def tied(self, ties: Collection[int]) -> list[Record]:
+        """Return settled records by their ties."""
+        found = [record for record in self.by_id.values() if record.id in self.settled]
+        return [record for record in found if not set(ties).isdisjoint(record.ties)]
+
+    def settle(self, records: Sequence[Record], now: datetime) -> None:
+        """Write records and mark them."""
+        for record in records:
+            self.replace_record(record, now)
+            self.settled.add(record.id)
+
+    def held_among(self, keys: Collection[str]) -> set[str]:
+        """Return what was ever held out."""
+        return self.held & set(keys)
+
+    def hold(self, keys: Collection[str], now: datetime) -> list[Record]:
+        """Hold out for ever."""
+        self.held |= set(keys)
+        found = [record for record in self.by_id.values() if not set(keys).isdisjoint(record.split_keys)]
+        moved = [replace(record, state="held_out") if record.state == "train" else record for record in found]
+        self.by_id |= {record.id: record for record in moved}
+        self.settled -= {record.id for record in moved}
+        return moved
+
+    def freeze_held_out(self, now: datetime) -> int:
+        """Close the set once."""
+        self.frozen = self.frozen or (now, len(self.records("held_out")))
+        return self.frozen[1]
+
+    def held_out_frozen(self) -> datetime | None:
+        """Return when it was closed."""
+        return self.frozen[0] if self.frozen else None
 
     def open_night(self, plan: Mapping[str, Any], arm: str, now: datetime) -> Night:
         """Open a night with its first stage."""

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 
-from fleetssd.buffer import window
 from fleetssd.checkpoints import Checkpoint, Night
 from fleetssd.config import Settings
 from fleetssd.errors import Misconfigured
@@ -24,7 +23,7 @@ def freeze(settings: Settings, store: Store, engine: Engine, now: datetime) -> N
     base = base_checkpoint(settings, engine, now)
     store.put_checkpoint(base)
     incumbent = served(store.swaps(), store.checkpoints()) or base
-    train = _train_ids(settings, store.records("train"))
+    train = _train_ids(settings, store)
     tune, held_out = _split_held_out(settings, store.records("held_out"))
     number = max((night.number for night in store.nights()), default=0) + 1
     plan = NightPlan(
@@ -104,14 +103,14 @@ def _lora(settings: Settings) -> Lora:
     )
 
 
-def _train_ids(settings: Settings, records: Sequence[Record]) -> tuple[str, ...]:
-    kept = window(records, settings.buffer.size, settings.buffer.per_repository)
+def _train_ids(settings: Settings, store: Store) -> tuple[str, ...]:
+    kept = store.window(settings.buffer.size, settings.buffer.per_repository)
     if not kept:
         raise Misconfigured(
             "no record may teach yet",
             hint="`fleetssd records` says why each pull request was refused; `fleetssd poll --once` looks again.",
         )
-    return tuple(record.id for record in kept[: settings.recipe.prompts])
+    return tuple(kept[: settings.recipe.prompts])
 
 
 def _split_held_out(settings: Settings, records: Sequence[Record]) -> tuple[tuple[str, ...], tuple[str, ...]]:

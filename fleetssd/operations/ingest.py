@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from fleetssd.config import Settings
+from fleetssd.diffs import PullDiff
 from fleetssd.errors import FleetError
 from fleetssd.gitea import (
     Delivery,
@@ -24,10 +25,11 @@ from fleetssd.gitea import (
     window_start,
 )
 from fleetssd.gitea_links import Link, Reference, confirm, references
+from fleetssd.operations.sides import settle_new
 from fleetssd.ports import Forge, Mirror, Progress, Store
-from fleetssd.records import PullDiff, Record, Redact, make_record, refusals_of_row, refused_row
+from fleetssd.records import Record, Redact, make_record, refusals_of_row, refused_row
 from fleetssd.reverts import claims, taken_back
-from fleetssd.split import settle
+from fleetssd.twins import Sketch, unsketched
 
 BATCH = 200
 """Pull requests read from one repository between two writes: what a crash can make us read again."""
@@ -91,20 +93,21 @@ def poll_once(
     secrets: Redact,
     now: datetime,
     progress: Progress,
+    sketch: Sketch = unsketched,
 ) -> PollSummary:
     """Read everything that was merged since the last completed poll and file it; a quiet poll is one request.
 
     Repeating it, after a crash or for the overlap of its windows, changes nothing. The cursor moves only when every
-    row of the window is on file. Raises the forge's own error where nothing could be read at all.
+    row of the window is on file.
+    Without a `sketch` only equal prompts are near-duplicates. Raises the forge's own error where nothing could be read.
     """
     instance = settings.forge.url
-    poll = _Poll(settings, forge, mirror, store, secrets, now, progress)
+    poll = _Poll(settings, forge, mirror, store, secrets, now, progress, sketch)
     deliveries = store.open_deliveries()
     sweep = forge.sweep(window_start(store.cursor(instance), settings.forge.overlap_seconds))
     seen = store.seen(instance) if sweep.rows or deliveries else {}
     poll.read_all([*poll.looks(sweep, seen), *_hints(deliveries, sweep, seen, instance)])
-    if sweep.rows or deliveries:
-        poll.settle(sweep)
+    poll.settle(sweep)
     tally = poll.tally
     if tally.errors and not tally.read:
         raise tally.errors[0]
@@ -151,9 +154,10 @@ class _Poll:
         secrets: Redact,
         now: datetime,
         progress: Progress,
+        sketch: Sketch,
     ) -> None:
         self.settings, self.forge, self.mirror, self.store = settings, forge, mirror, store
-        self.secrets, self.now, self.progress = secrets, now, progress
+        self.secrets, self.now, self.progress, self.sketch = secrets, now, progress, sketch
         self.tally = _Tally()
         self.earlier: dict[PullKey, Record] = {}
         self.rows: list[PullRow] = []
@@ -193,18 +197,14 @@ class _Poll:
             self.progress(done, len(looks), "pull requests")
 
     def settle(self, sweep: Sweep) -> None:
-        """Take back what was reverted, then put records that share an issue or a prompt on one side."""
-        records = self.store.records()
+        """Take back what was reverted, then put what belongs together on one side."""
         found = claims([*sweep.rows, *self.rows])
-        for record in records:
+        for record in self.store.records() if found else ():
             commits = (record.merge_commit, record.head_commit)
-            if found and REVERTED not in record.reasons and taken_back(record.key, commits, found):
+            if REVERTED not in record.reasons and taken_back(record.key, commits, found):
                 reasons = (*record.reasons, REVERTED)
                 self.store.replace_record(replace(record, state="refused", reasons=reasons), self.now)
-        if found:
-            records = self.store.records()
-        for record in settle(records, self.settings.records):
-            self.store.replace_record(record, self.now)
+        settle_new(self.store, self.settings.records, self.sketch, self.now)
 
     def _read(self, look: _Look) -> _Read | FleetError:
         """Read a pull request and what it answers, in a reader's thread; an error is a value: the others go on."""

@@ -18,6 +18,7 @@ from fleetssd.probes import ProbeReadings, measure
 from fleetssd.recipe import NightPlan
 from fleetssd.records import Record
 from fleetssd.scoring import Scores, estimate, tally
+from fleetssd.twins import related
 
 
 def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: float, now: datetime) -> VerdictRow:
@@ -37,7 +38,7 @@ def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: fl
         k=plan.k,
         samples=len(candidate),
         voids=sum(answer.fault for answer in candidate),
-        overlap=overlap(store.records_by_id(plan.train), held_out),
+        overlap=len(overlap(store.records_by_id(plan.train), held_out, settings.records.near_duplicate)),
         base_digest=plan.base,
         built_digest=built,
         evaluated_digest=_evaluated(store, plan.night),
@@ -53,11 +54,11 @@ def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: fl
     return VerdictRow(plan.night, verdict.kind, verdict.reason, verdict.digest, numbers, now)
 
 
-def overlap(train: Sequence[Record], held_out: Sequence[Record]) -> int:
-    """Count the held-out records whose issue or whose prompt was trained on."""
-    issues = {issue for record in train for issue in record.issues}
-    prompts = {_folded(record.prompt) for record in train}
-    return sum(bool(issues & set(record.issues)) or _folded(record.prompt) in prompts for record in held_out)
+def overlap(train: Sequence[Record], held_out: Sequence[Record], near_duplicate: float) -> dict[str, str]:
+    """Return for each held-out record whose issue, prompt or near-duplicate was trained on, that record (by ids)."""
+    issues = {issue: record.id for record in train for issue in record.issues}
+    named = {record.id: issues[issue] for record in held_out for issue in record.issues if issue in issues}
+    return named | related(held_out, train, near_duplicate, {})
 
 
 def _probes(
@@ -104,7 +105,3 @@ def _stage(store: Store, number: int, stage: str) -> dict[str, Any]:
     night = store.night(number)
     assert night is not None  # noqa: S101  the caller holds its plan
     return next(row.result for row in night.stages if row.stage == stage)
-
-
-def _folded(prompt: str) -> str:
-    return " ".join(prompt.lower().split())

@@ -32,7 +32,7 @@ SETTINGS = parse(
 class Dying:
     """A store that kills the process at its n-th write, before or after it is done."""
 
-    WRITES = ("put_pull", "replace_record", "set_cursor", "close_delivery")
+    WRITES = ("put_pull", "replace_record", "settle", "set_cursor", "close_delivery")
 
     def __init__(self, store: SqlStore, at: int, *, after: bool) -> None:
         self.store, self.left, self.after = store, at, after

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection, Engine, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
@@ -50,6 +51,23 @@ def add_missing(session: Session, model: type[SQLModel], rows: Iterable[Mapping[
     insert = _INSERTS[session.get_bind().dialect.name]
     statement = insert(table).on_conflict_do_nothing()
     return sum(session.connection().execute(statement, dict(row)).rowcount for row in rows)
+
+
+def read_payload(adapter: TypeAdapter[Any], payload: Mapping[str, Any], what: str) -> Any:
+    """Return the value that a JSON payload holds. Raises Corrupt, naming the fields that do not hold."""
+    try:
+        return adapter.validate_python(payload)
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+        raise Corrupt(f"{what} does not hold in the database: {fields}", hint="Was it edited by hand?") from None
+
+
+def inserted(session: Session, model: type[SQLModel], key: str, rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Insert, in one statement, the rows whose unique keys are not on file yet; return the `key` of those."""
+    table: Table = model.__table__  # type: ignore[attr-defined]
+    insert = _INSERTS[session.get_bind().dialect.name]
+    statement = insert(table).on_conflict_do_nothing().returning(table.c[key])
+    return set(session.connection().execute(statement, [dict(row) for row in rows]).scalars())
 
 
 @contextmanager

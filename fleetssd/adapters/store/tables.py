@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKeyConstraint, Integer, MetaData, Text
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKeyConstraint, Index, Integer, MetaData, Text, false
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
@@ -83,17 +83,45 @@ class Records(Row, table=True):
             ["instance", "repository_id", "pull"],
             ["pull_requests.instance", "pull_requests.repository_id", "pull_requests.number"],
         ),
+        # A window is read from an index alone: newest first, or repository by repository.
+        Index("ix_records_newest", "state", "merged_at", "repository_id", "id"),
+        Index("ix_records_newest_of_repository", "state", "repository_id", "merged_at", "id"),
     )
     id: str = Field(sa_type=Text, primary_key=True)
     instance: str = Field(sa_type=Text)
     repository_id: int = Field(sa_type=BigInteger)
     pull: int = Field(sa_type=BigInteger)
     repository: str = Field(sa_type=Text)
-    state: str = Field(sa_type=Text, index=True)
+    state: str = Field(sa_type=Text)
     merged_at: datetime = Field(sa_type=Moment, index=True)
+    settled: bool = Field(default=False, index=True, sa_column_kwargs={"server_default": false()})
     payload: dict[str, Any] = Field(sa_type=JSON)
     filed_at: datetime = Field(sa_type=Moment)
     changed_at: datetime = Field(sa_type=Moment)
+
+
+class Ties(Row, table=True):
+    """A number that records which may have to stand on one side share."""
+
+    __tablename__ = "record_ties"
+    tie: int = Field(sa_type=BigInteger, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    record: str = Field(sa_type=Text, primary_key=True, foreign_key="records.id", index=True)
+
+
+class HeldOut(Row, table=True):
+    """An issue (a split key) that was held out, and so never teaches."""
+
+    __tablename__ = "held_out"
+    key: str = Field(sa_type=Text, primary_key=True)
+    since: datetime = Field(sa_type=Moment)
+
+
+class Freezes(Row, table=True):
+    """The held-out set was closed, with these records in it."""
+
+    __tablename__ = "held_out_freezes"
+    at: datetime = Field(sa_type=Moment, primary_key=True)
+    records: list[str] = Field(sa_type=JSON)
 
 
 class Nights(Row, table=True):

@@ -1,0 +1,152 @@
+"""A wish and its answer as sets of token runs that a rename, a new layout or a translated comment leaves as they are.
+
+Numbers, operators, keywords and what libraries are called stay: a problem with another constant or another `max` is
+another problem.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from fleetssd.records import Record
+
+Shingles: TypeAlias = frozenset[str]
+
+WORDS, TOKENS = 3, 4
+"""Length of a shingle, in words of a wish and in tokens of an answer."""
+_NAME, _EDGE = "name", "|"
+
+
+def _listed(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+KEYWORDS = _listed(
+    "and as assert async await break case catch class const continue def default defer del do elif else end enum "
+    "except export extends extern final finally fn for foreach from func function global go goto if impl implements "
+    "import in instanceof interface is lambda let loop match mod module mut namespace new nil none nonlocal not null "
+    "or package pass private protected pub public raise return select self static struct super switch then this throw "
+    "throws trait true false try type typeof unless until use using var void when where while with yield"
+)
+LIBRARY = _listed(
+    "abs all any append bool bytes ceil chr clear close contains copy count dict divmod enumerate exp extend filter "
+    "find float floor format frozenset get hash hex index insert int isinstance items iter join keys len length list "
+    "log lower map max min next open ord pop pow print push put range read remove replace reverse reversed round set "
+    "slice sort sorted split sqrt startswith endswith str strip sum tuple update upper values write zip"
+)
+"""Names that stay where they are called: a rename cannot touch them."""
+_DEFINES = _listed("def class fn func function struct interface trait")
+_SLASHES = _listed(
+    "c h cc cpp cxx hpp cs java js jsx mjs ts tsx go rs kt swift scala php dart css scss proto zig groovy"
+)
+_DASHES = _listed("sql lua hs elm ada adb")
+_COMMENTS = {"#": r"\#[^\n]*", "/": r"//[^\n]*|/\*.*?\*/", "-": r"--[^\n]*|/\*.*?\*/"}
+_CODE = (
+    r"|(?P<docstring>\"\"\".*?\"\"\"|'''.*?''')"
+    r"|(?P<string>\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')"
+    r"|(?P<number>0[xXbBoO][\da-fA-F_]+|\d[\d_]*(?:\.\d+)?)"
+    r"|(?P<word>[^\W\d]\w*)"
+    r"|(?P<layout>[;,])"  # a trailing comma and a semicolon come and go with the layout
+    r"|(?P<sign>[<>=!+*/%&|^-]=|\*\*|&&|\|\||->|=>|[^\s\w])"
+)
+_LEXERS = {style: re.compile(f"(?P<comment>{comment}){_CODE}", re.DOTALL) for style, comment in _COMMENTS.items()}
+_WISH = re.compile(
+    r"`+(?P<code>[^`]+)`+|(?P<reference>[#!]\d+)|(?P<number>\d[\d.,]*)"
+    r"|(?P<word>[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\d]\w*)(?P<call>\()?"
+)
+_CAMEL = re.compile(r"[a-z\d][A-Z]|[a-z]\d")
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """The shingles of a record: of what was asked, and of what answered it."""
+
+    wish: Shingles
+    answer: Shingles
+
+
+def looks(record: Record) -> Looks:
+    """Return the shingles of a record's prompt and of its solution (a whole file, or a unified diff)."""
+    if record.solution_path:
+        parts = [("", _tokens(record.solution, record.solution_path))]
+    else:
+        parts = [(sign, _tokens(text, path)) for sign, path, text in _changes(record.solution)]
+    answer = frozenset(sign + run for sign, found in parts for run in _runs([token for token, _ in found], TOKENS))
+    defined = {name for _, found in parts for _, name in found if name}
+    return Looks(_runs(_words(record.prompt, defined), WORDS), answer)
+
+
+def likeness(one: Looks, other: Looks) -> float:
+    """Return the smaller of two Jaccard indices in [0, 1], of the wishes and of the answers.
+
+    Both must agree: templated wishes have different answers, and two changes of one large file different wishes.
+    """
+    return min(_jaccard(one.wish, other.wish), _jaccard(one.answer, other.answer))
+
+
+def _tokens(text: str, path: str) -> list[tuple[str, str]]:
+    """Cut code into (token, the name it defines or nothing); names of its own all become one token."""
+    suffix = path.rpartition(".")[2].lower()
+    lexer = _LEXERS["/" if suffix in _SLASHES else "-" if suffix in _DASHES else "#"]
+    found: list[tuple[str, str]] = []
+    for match in lexer.finditer(text):
+        kind, piece = match.lastgroup, match[0]
+        if kind == "word":
+            defines = bool(found) and found[-1][0] in _DEFINES
+            called = not defines and text[match.end() : match.end() + 1] == "("
+            if piece.lower() in KEYWORDS or (called and piece in LIBRARY):
+                found.append((piece.lower(), ""))
+            else:
+                found.append((_NAME, piece if defines else ""))
+        elif kind == "string":
+            found.append((f"'{piece[1:-1].casefold()}'", ""))
+        elif kind == "number":
+            found.append((piece.replace("_", "").lower(), ""))
+        elif kind == "sign":
+            found.append((piece, ""))
+    return found
+
+
+def _changes(diff: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (sign, file, its lines) for what a unified diff takes away from each file and adds to it."""
+    path, lines = "", dict[str, list[str]]()
+    for line in [*diff.splitlines(), "diff --git"]:
+        if line.startswith("diff --git"):
+            yield from ((sign, path, "\n".join(texts)) for sign, texts in lines.items())
+            path, lines = line, {}
+        elif line[:1] in ("+", "-") and not line.startswith(("+++ ", "--- ")):
+            lines.setdefault(line[0], []).append(line[1:])
+
+
+def _words(text: str, defined: Collection[str]) -> list[str]:
+    """Cut prose into words; code in it, and whatever looks like a name or is one that the answer defines, is a name."""
+    found: list[str] = []
+    for match in _WISH.finditer(text):
+        word = match["word"]
+        if match["code"]:
+            found += [token for token, _ in _tokens(match["code"], "")]
+        elif match["number"]:
+            found.append(match["number"].rstrip(".,"))
+        elif word and (match["call"] or word in defined or "_" in word.strip("_") or _CAMEL.search(word)):
+            found.append(_NAME)
+        elif word:
+            found.append(word.casefold())
+    return found
+
+
+def _runs(tokens: Sequence[str], length: int) -> Shingles:
+    """Return all runs of `length` tokens, with edges so that the first and the last token are in as many as others."""
+    if not tokens:
+        return frozenset()
+    edge = [_EDGE] * (length - 1)
+    padded = [*edge, *tokens, *edge]
+    return frozenset(" ".join(padded[at : at + length]) for at in range(len(padded) - length + 1))
+
+
+def _jaccard(one: Shingles, other: Shingles) -> float:
+    both = len(one & other)
+    whole = len(one) + len(other) - both
+    return both / whole if whole else 1.0
