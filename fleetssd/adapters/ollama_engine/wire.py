@@ -27,10 +27,11 @@ class Wire:
         self.url = url
         quick = httpx.Timeout(timeout, connect=5.0, pool=None)
         slow = httpx.Timeout(max(SLOW, timeout), connect=5.0, pool=None)
-        self._raw = httpx.Client(base_url=url, timeout=quick, transport=transport)
+        trust = httpx.create_ssl_context()  # one for all three: each would read every certificate again
+        self._raw = httpx.Client(base_url=url, timeout=quick, transport=transport, verify=trust)
         self._slow = slow
-        self.client = ollama.Client(url, timeout=quick, transport=transport)
-        self.patient = ollama.Client(url, timeout=slow, transport=transport)
+        self.client = ollama.Client(url, timeout=quick, transport=transport, verify=trust)
+        self.patient = ollama.Client(url, timeout=slow, transport=transport, verify=trust)
 
     def close(self) -> None:
         """Close every connection."""
