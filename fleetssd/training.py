@@ -6,12 +6,20 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
 
 from fleetssd.errors import Corrupt, Misconfigured, Rejected
+from fleetssd.placement import Placement
 from fleetssd.recipe import Lora
+
+VANISHED = 1e-3
+"""Nats a token: below it there is nothing left to learn. A healthy night of the toy ends above 0.03."""
+VANISHED_STEPS = 5
+VANISHED_BEFORE = 0.8
+VANISHED_WORDS = f"the loss fell to nothing before {VANISHED_BEFORE:.0%} of the steps: the rows are learned by heart"
+VANISHED_HINT = "Look for copies among the rows; lower recipe.epochs or recipe.learning_rate."
 
 POOL = 20
 """Batches that are sorted by length together; enough to save padding, few enough to keep an epoch mixed."""
@@ -40,6 +48,7 @@ class TrainPlan:
     lora: Lora
     seed: int
     threads: int
+    placement: Placement = field(default_factory=Placement)
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain mapping; `from_json` is its inverse."""
@@ -50,7 +59,8 @@ class TrainPlan:
         """Rebuild a plan from `to_json` after a round trip through JSON. Raises Corrupt."""
         try:
             lora = Lora(**{**table["lora"], "targets": tuple(table["lora"]["targets"])})
-            return cls(**{**table, "lora": lora})
+            placement = Placement(**table.get("placement", {}))
+            return cls(**{**table, "lora": lora, "placement": placement})
         except (KeyError, TypeError) as error:
             raise Corrupt(f"not a training plan: {error}", hint="Remove the run's folder and start it again.") from None
 
@@ -210,6 +220,8 @@ def _has_learned(losses: Sequence[float], adapter: AdapterStats) -> None:
         raise Rejected(
             f"the loss exploded from {losses[0]:.2f} to {losses[-1]:.2f} nats", hint="Lower recipe.learning_rate."
         )
+    if vanished(losses[: int(len(losses) * VANISHED_BEFORE)]):
+        raise Rejected(VANISHED_WORDS, hint=VANISHED_HINT)
     if adapter.tensors == 0:
         raise Corrupt("the adapter file holds no tensor")
     if not adapter.finite:
@@ -226,3 +238,9 @@ def exploded(losses: Sequence[float]) -> bool:
     tenth = max(1, len(losses) // 10)
     first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
     return last > 2.0 * first + 1.0
+
+
+def vanished(losses: Sequence[float]) -> bool:
+    """Tell whether some `VANISHED_STEPS` losses in a row are nothing on average."""
+    windows = (losses[at : at + VANISHED_STEPS] for at in range(len(losses) - VANISHED_STEPS + 1))
+    return any(sum(window) < VANISHED * VANISHED_STEPS for window in windows)

@@ -56,9 +56,9 @@ def _train(arguments: argparse.Namespace) -> None:
     with (job / "lock").open("w") as lock:
         _take(lock)
         _expect("base", plan.base_digest, _weights_digest(base))
-        from fleetssd.adapters import trl_backend  # noqa: PLC0415  its first call loads torch
+        from fleetssd.adapters import backends  # noqa: PLC0415  its first call loads torch
 
-        result = trl_backend.train(plan, rows, base=base, out=job, on_step=_say_step, stopped=stopped)
+        result = backends.train(plan, rows, base=base, out=job, on_step=_say_step, stopped=stopped)
         _write_last(job / "result.json", result.to_json())
     _say(event="done", adapter=result.adapter_digest, steps=result.steps, seconds=result.seconds)
 

@@ -1,0 +1,90 @@
+"""One run through one of three backends. Only the trainer's process loads this.
+
+What a run is (rows as tokens, steps, guard, checkpoints, the published adapter) stands once, here and beside; a backend
+only loads, wraps and fits.
+"""
+
+from __future__ import annotations
+
+import importlib
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+from fleetssd.adapters.backends.durable import newest_checkpoint, publish
+from fleetssd.adapters.backends.guard import Step, guard
+from fleetssd.adapters.backends.job import BackendModule, Job
+from fleetssd.adapters.backends.rows import Encoded, context, encode, load_tokenizer
+from fleetssd.errors import Rejected, Transient
+from fleetssd.placement import Backend
+from fleetssd.training import Row, TrainPlan, TrainResult, steps
+
+_MODULES: Mapping[Backend, str] = {"trl": "on_trl", "unsloth": "on_unsloth", "unsloth-mlx": "on_mlx"}
+
+
+def train(
+    plan: TrainPlan, rows: Sequence[Row], *, base: Path, out: Path, on_step: Step, stopped: Callable[[], bool]
+) -> TrainResult:
+    """Train one LoRA into `out/adapter`, resuming from the newest whole checkpoint in `out/checkpoints`.
+
+    Raises Transient where `stopped` became true (a checkpoint is kept), Rejected where the loss left the numbers or
+    fell to nothing, or no row fits, Corrupt where the template breaks the prompt, Misconfigured where the base cannot
+    be read or the plan's device is not there.
+    """
+    started = time.monotonic()
+    backend = cast("BackendModule", importlib.import_module(f"{__name__}.{_MODULES[plan.placement.backend]}"))
+    versions = backend.prepare(plan)
+    import transformers  # noqa: PLC0415  after the backend: Unsloth must be first
+
+    tokenizer = load_tokenizer(transformers, base)
+    limit = plan.lora.max_length or context(base)
+    encoded = _fitting(encode(tokenizer, rows, limit), len(rows), limit)
+    job = Job(
+        plan=plan,
+        base=base,
+        rows=encoded.rows,
+        tokenizer=tokenizer,
+        steps=steps(len(encoded.rows), plan.lora),
+        max_length=plan.lora.max_length or encoded.longest,
+        checkpoints=out / "checkpoints",
+        resume=newest_checkpoint(out / "checkpoints"),
+        guard=guard(transformers.TrainerCallback, on_step, stopped),
+    )
+    fitted = backend.fit(job)
+    if fitted.step < job.steps:
+        raise Transient(
+            f"training was stopped after step {fitted.step} of {job.steps}",
+            hint="Start it again: it resumes from its checkpoint.",
+        )
+    return TrainResult(
+        adapter_digest=publish(fitted.save, out),
+        base_digest=plan.base_digest,
+        rows_digest=plan.rows_digest,
+        rows_used=len(encoded.rows),
+        rows_too_long=encoded.too_long,
+        steps=job.steps,
+        tokens=encoded.tokens * plan.lora.epochs,
+        losses=fitted.losses,
+        seconds=round(time.monotonic() - started, 3),
+        peak_rss_mb=round(peak_rss() / 2**20, 1),
+        backend=f"{plan.placement.backend}-{plan.placement.device}",
+        versions=dict(versions),
+    )
+
+
+def peak_rss() -> int:
+    """Return the process's largest resident set in bytes; Linux counts it in KiB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _fitting(encoded: Encoded, rows: int, limit: int) -> Encoded:
+    if not encoded.rows:
+        raise Rejected(
+            f"no row fits: {encoded.too_long} of {rows} are longer than {limit} tokens",
+            hint="Raise recipe.max_length or look at the records.",
+        )
+    return encoded
