@@ -32,7 +32,7 @@ NOW = datetime(2026, 11, 22, 6, tzinfo=UTC)
 BASE, ALIAS = "fleet-base:latest", "fleet-coder:latest"
 GREEDY = Sampling(0.0, 1, 1.0, 0.0, 8)
 PLAN = NightPlan(
-    1, "ssd", 1, (), (), (), GREEDY, Lora(4, 8.0, (), 1e-3, 4, 1, 1, 0, 64), GREEDY, "none", (0.2,), 4, "auto", "0",
+    1, "ssd", 1, (), (), (), GREEDY, Lora(4, 8.0, (), 1e-3, 4, 1, 1, 0, 64), GREEDY, "none", (0.2,), 4, 4, "auto", "0",
     "0", BASE, 1.0,
 )  # fmt: skip
 

@@ -21,7 +21,7 @@ ADAPTER, MERGED, BAKED = "a" * 64, "b" * 64, "c" * 64
 NAME = f"fleet-coder:v20261122-{'a' * 12}"
 DECODE = Sampling(1.0, 40, 1.0, 0.0, 64)
 PLAN = NightPlan(
-    3, "ssd", 1, (), (), (), DECODE, Lora(4, 8.0, (), 1e-3, 4, 1, 1, 0, 64), DECODE, "none", (0.2,), 4, "auto", "0",
+    3, "ssd", 1, (), (), (), DECODE, Lora(4, 8.0, (), 1e-3, 4, 1, 1, 0, 64), DECODE, "none", (0.2,), 4, 4, "auto", "0",
     "0", BASE, 1.0,
 )  # fmt: skip
 

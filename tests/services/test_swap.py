@@ -393,7 +393,8 @@ def _plan(held_out: tuple[str, ...]) -> NightPlan:
     decode = Sampling(1.0, 40, 1.0, 0.0, 64)
     lora = Lora(4, 8.0, ("q_proj",), 1e-3, 4, 1, 1, 0, 64)
     return NightPlan(
-        1, "ssd", 1, (), held_out, (), decode, lora, decode, "none", (0.2,), 4, "auto", "base", "base", BASE.model, 1.0
+        1, "ssd", 1, (), held_out, (), decode, lora, decode, "none", (0.2,), 4, 4, "auto", "base", "base",
+        BASE.model, 1.0,
     )  # fmt: skip
 
 
