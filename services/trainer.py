@@ -42,6 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--job", type=Path, required=True, help="folder of the run; gets adapter/ and result.json")
     train.add_argument("--base", type=Path, required=True, help="folder of the base: config, safetensors, tokenizer")
     train.set_defaults(run=_train)
+    probe = verbs.add_parser("probe", help="say which accelerator and which training packages this Python has")
+    probe.set_defaults(run=_probe)
     base = verbs.add_parser("base", help="make the demonstration's base model from nothing")
     base.add_argument("--out", type=Path, required=True, help="folder to write")
     base.add_argument("--seed", type=int, default=0, help="seed of its corpus and weights (default 0)")
@@ -61,6 +63,12 @@ def _train(arguments: argparse.Namespace) -> None:
         result = backends.train(plan, rows, base=base, out=job, on_step=_say_step, stopped=stopped)
         _write_last(job / "result.json", result.to_json())
     _say(event="done", adapter=result.adapter_digest, steps=result.steps, seconds=result.seconds)
+
+
+def _probe(_: argparse.Namespace) -> None:
+    from fleetssd.adapters.backends import probing  # noqa: PLC0415  loads torch
+
+    _say(event="found", **probing.probe())
 
 
 def _base(arguments: argparse.Namespace) -> None:

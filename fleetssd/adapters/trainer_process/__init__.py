@@ -8,7 +8,9 @@ import math
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,12 +18,27 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fleetssd import safetensors
-from fleetssd.adapters.trainer_process.child import bubblewrap_works, confined, running
+from fleetssd.adapters.trainer_process.child import bubblewrap_works, confined, environment, running
 from fleetssd.errors import Corrupt, FleetError, Misconfigured, Rejected, Transient
+from fleetssd.placement import Choice, Found, Placement, choose
 from fleetssd.ports import Progress
 from fleetssd.training import AdapterStats, TrainPlan, TrainResult, acceptable
 
-_OURS = ("plan.json", "rows.jsonl", "result.json", "trainer.log", "lock", "adapter", "adapter.tmp", "checkpoints")
+_OURS = (
+    "plan.json",
+    "rows.jsonl",
+    "result.json",
+    "trainer.log",
+    "lock",
+    "adapter",
+    "adapter.tmp",
+    "checkpoints",
+    "compiled",
+)
+
+
+_PROBE_SECONDS = 300.0
+"""Importing torch from a cold disk takes minutes on a small machine."""
 
 
 class ProcessTrainer:
@@ -34,6 +51,35 @@ class ProcessTrainer:
     def __init__(self, python: Path | None = None, *, isolate: bool = True) -> None:
         self._python = python or Path(sys.executable)
         self._isolate = isolate
+
+    def place(self, backend: str, device: str, *, qlora: bool) -> Choice:
+        """Return what trains here: a child imports torch and looks, except where settings leave nothing to find.
+
+        Raises Misconfigured where the settings ask for what the trainer's Python has not.
+        """
+        if (backend, device, qlora) == ("trl", "cpu", False):
+            return Choice(Placement(), "trl on cpu: asked for by recipe.backend and recipe.device")
+        return choose(backend, device, qlora, self._found())
+
+    def _found(self) -> Found:
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(
+                [str(self._python), "-m", "services.trainer", "probe"],
+                env=environment(Path(folder), 1),
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=_PROBE_SECONDS,
+                check=False,
+            )
+        answers = [event for event in _events(done.stdout.splitlines()) if event.pop("event", "") == "found"]
+        if not answers:
+            tail = " ".join(done.stderr.strip().splitlines()[-1:])
+            raise Misconfigured(
+                f"{self._python} cannot probe: {tail or f'exit code {done.returncode}'}",
+                hint="recipe.python names a Python in which `fleetssd[train]` is installed.",
+            )
+        return Found.from_json(answers[-1])
 
     def train(self, plan: TrainPlan, rows: Path, base: Path, out: Path, progress: Progress) -> TrainResult:
         """Train into `out/adapter`; `out/result.json` is written last. A finished folder is returned as it is.
@@ -57,11 +103,12 @@ class ProcessTrainer:
     def _run(self, plan: TrainPlan, base: Path, out: Path, progress: Progress) -> None:
         command = [str(self._python), "-m", "services.trainer", "train", "--job", str(out), "--base", str(base)]
         if self._isolate and bubblewrap_works():
-            command = [*confined(self._python, base, out), *command]
+            command = [*confined(self._python, base, out, plan.placement.kind), *command]
         elif self._isolate:
             progress(0, 0, "bubblewrap cannot start here: training runs without network isolation")
         error: dict[str, Any] = {}
-        with (out / "trainer.log").open("ab") as log, running(command, out, plan.threads, log) as child:
+        surroundings = environment(out, plan.threads, plan.placement)
+        with (out / "trainer.log").open("ab") as log, running(command, out, surroundings, log) as child:
             for event in _events(child.process.stdout):
                 if event.get("event") == "step":
                     progress(int(event["step"]), int(event["steps"]), f"loss {float(event['loss']):.3f}")

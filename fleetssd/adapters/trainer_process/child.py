@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import fleetssd
+from fleetssd.placement import Placement
 
 _PATIENCE_SECONDS = 30.0
 """How long a stopped trainer may take to write its checkpoint before it is killed."""
@@ -44,7 +45,7 @@ class Child:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], out: Path, threads: int, log: Any) -> Iterator[Child]:
+def running(command: Sequence[str], out: Path, surroundings: dict[str, str], log: Any) -> Iterator[Child]:
     """Start the trainer; leaving the block early, by whatever exception, stops it and waits for its checkpoint."""
     read_end, write_end = os.pipe()
     walled = command[0] == "bwrap"
@@ -53,7 +54,7 @@ def running(command: Sequence[str], out: Path, threads: int, log: Any) -> Iterat
             process = subprocess.Popen(
                 [command[0], "--info-fd", str(write_end), *command[1:]] if walled else list(command),
                 cwd=out,
-                env=environment(out, threads),
+                env=surroundings,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -93,8 +94,11 @@ def _stop(child: Child) -> None:
         process.stdout.close()
 
 
-def environment(out: Path, threads: int) -> dict[str, str]:
-    """Return the child's whole environment: nothing of ours leaks in, and OpenMP does not spin on busy cores."""
+def environment(out: Path, threads: int, placement: Placement | None = None) -> dict[str, str]:
+    """Return the child's whole environment: nothing of ours leaks in, and OpenMP does not spin on busy cores.
+
+    Without a placement (a probe) every device is seen; with one, its device alone.
+    """
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": str(out),
@@ -107,11 +111,29 @@ def environment(out: Path, threads: int) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "UNSLOTH_DISABLE_STATISTICS": "1",
+        "UNSLOTH_AUTO_INSTALL": "0",
+        "UNSLOTH_AUTO_DEVICE_MAP": "0",
+        "UNSLOTH_COMPILE_LOCATION": str(out / "compiled"),
+        "TRITON_CACHE_DIR": str(out / "compiled" / "triton"),
+        **(_visible(placement) if placement else {}),
     }
 
 
-def confined(python: Path, base: Path, out: Path) -> list[str]:
-    """Return bubblewrap's argv: the system, this Python and the base read-only, the run's folder writable."""
+def _visible(placement: Placement) -> dict[str, str]:
+    """Show one device and no other; a run that is planned for one may not fall back to the CPU."""
+    if placement.kind == "cpu":
+        return {"CUDA_VISIBLE_DEVICES": "", "UNSLOTH_FORCE_CPU": "1", "UNSLOTH_CPU_BF16": "0"}
+    index = placement.device.partition(":")[2] or "0"
+    mask = {"cuda": "CUDA_VISIBLE_DEVICES", "xpu": "ZE_AFFINITY_MASK"}.get(placement.kind)
+    return {"UNSLOTH_DISABLE_CPU_FALLBACK": "1", **({mask: index} if mask else {})}
+
+
+def confined(python: Path, base: Path, out: Path, kind: str = "cpu") -> list[str]:
+    """Return bubblewrap's argv: the system, this Python and the base read-only, the run's folder writable.
+
+    A device other than the CPU is shown by its nodes and by /sys.
+    """
     home = python.absolute().parent.parent
     real = python.resolve().parent.parent
     system = [
@@ -121,4 +143,8 @@ def confined(python: Path, base: Path, out: Path) -> list[str]:
     linked = [path.resolve() for path in base.iterdir() if path.is_symlink()]  # a Hugging Face cache is made of links
     for path in (*system, home, real, _ROOT / "fleetssd", _ROOT / "services", base, *linked):
         argv += ["--ro-bind-try", str(path), str(path)]
+    if kind != "cpu":
+        nodes = [*Path("/dev").glob("nvidia*"), Path("/dev/dri"), Path("/dev/kfd")]
+        argv += [word for node in nodes for word in ("--dev-bind-try", str(node), str(node))]
+        argv += [word for path in ("/sys", "/opt/rocm") for word in ("--ro-bind-try", path, path)]
     return [*argv, "--bind", str(out), str(out), "--chdir", str(out), "--"]
