@@ -33,6 +33,7 @@ SECRET = b"benchmark"
 SAMPLE = Path(__file__).parents[1] / "tests" / "samples" / "gitea" / "webhooks" / "03-pull-request-closed-merge.bin"
 
 
+NUMBERS = count(1)
 TEMPLATE = SAMPLE.read_bytes()
 
 
@@ -89,16 +90,16 @@ async def burst(
 ) -> dict[int, float]:
     """Keep so many connections busy for so long, then call `then`; return the seconds each 2xx took, by its number.
 
-    Each connection sends a delivery every `pause` seconds, or as fast as it is answered. One that is cut off ends its sender: what it had sent last was not acknowledged.
+    Each connection sends a delivery every `pause` seconds, or as fast as it is answered. One that is cut off ends
+    its sender: what it had sent last was not acknowledged.
     """
-    numbers = count(1)
     took: dict[int, float] = {}
     began = time.perf_counter()
 
     async def sender() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         with suppress(ConnectionError, asyncio.IncompleteReadError):
-            for number in numbers:
+            for number in NUMBERS:
                 request = delivery(number)
                 sent = time.perf_counter()
                 writer.write(request)
