@@ -422,7 +422,7 @@ def test_q8_0_is_quantised_as_the_package_does(shape: tuple[int, int], seed: int
     delta = rng.choice([0.0, 1e-3, 1.0], shape).astype(np.float32) * rng.standard_normal(shape, np.float32)
     delta[0, :32] = -whole[0, :32]  # a block of zeros
     delta[-1, -32:] = np.arange(32) * np.float32(0.5) - whole[-1, -32:]  # halves of the scale: ties
-    assert add(packed.tobytes(), kind, delta, kind) == gguf.quantize(whole + delta, kind).tobytes()
+    assert add(packed.tobytes(), kind, delta, kind).tobytes() == gguf.quantize(whole + delta, kind).tobytes()
 
 
 def bare(path: Path, architecture: str, **keys_: float) -> Path:

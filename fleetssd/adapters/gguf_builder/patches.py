@@ -8,11 +8,11 @@ what follows moves; keys and untouched tensors are still the base's bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import gguf
 import numpy as np
@@ -25,8 +25,11 @@ from fleetssd.adapters.gguf_builder.source import ARCHITECTURES, Base, Matrix, S
 from fleetssd.errors import Misconfigured, Rejected
 from fleetssd.gguf_header import Tensor
 
-_VALUES = 1 << 21
-"""Values merged as one piece, by whole rows: bounds memory. Never by thread count, or BLAS might sum otherwise."""
+Factors: TypeAlias = Callable[[Target], tuple[Matrix, Matrix]]
+"""Reads the two matrices of a target."""
+
+_VALUES = 1 << 19
+"""Values merged as one piece, by whole rows: B @ A of so many stays in the cache that the sum reads it from."""
 _NORM = "output_norm.weight"
 
 
@@ -93,7 +96,8 @@ def merge(source: Source, base: Base, fallback: str) -> dict[str, Change]:
     All checks come before the first byte. Raises Misconfigured for a type that cannot be read.
     """
     found = targets(source, base)
-    return {target.name: _merged(source, base, target, _written(target, fallback)) for target in found}
+    factors: Factors = lru_cache(maxsize=3)(partial(_factors, source))  # pieces come target by target
+    return {target.name: _merged(factors, base, target, _written(target, fallback)) for target in found}
 
 
 def _written(target: Target, fallback: str) -> Any:
@@ -119,21 +123,24 @@ def _readable(kind: int) -> bool:
     return True
 
 
-def _merged(source: Source, base: Base, target: Target, out: Any) -> Change:
+def _factors(source: Source, target: Target) -> tuple[Matrix, Matrix]:
+    """Return A, and B in the base's order of rows, times its strength."""
+    return source.matrix(target.pair.a), target.rows(source.matrix(target.pair.b)) * np.float32(target.pair.scale)
+
+
+def _merged(factors: Factors, base: Base, target: Target, out: Any) -> Change:
     height, width = target.tensor.shape
     step = max(1, _VALUES // width)
-    # Both matrices are read again for every piece: a few megabytes, where keeping all targets' would be the adapter.
     parts = [range(at, min(at + step, height)) for at in range(0, height, step)]
-    return Change(int(out), tuple(partial(_rows, source, base, target, out, part) for part in parts))
+    return Change(int(out), tuple(partial(_rows, factors, base, target, out, part) for part in parts))
 
 
-def _rows(source: Source, base: Base, target: Target, out: Any, rows: range) -> bytes:
-    kind, width = Type(target.tensor.type), target.tensor.shape[1]
-    stride = row_bytes(kind, width)
-    a, b = source.matrix(target.pair.a), target.rows(source.matrix(target.pair.b))[rows.start : rows.stop]
-    delta: Matrix = (b * np.float32(target.pair.scale)) @ a
+def _rows(factors: Factors, base: Base, target: Target, out: Any, rows: range) -> Matrix:
+    kind = Type(target.tensor.type)
+    stride = row_bytes(kind, target.tensor.shape[1])
+    a, b = factors(target)
     raw = base.read(target.tensor.offset + rows.start * stride, len(rows) * stride)
-    data = add(raw, kind, delta, out)
+    data = add(raw, kind, b[rows.start : rows.stop] @ a, out)
     if data is None:
         raise Rejected(f"{target.name} leaves the range of {out.name} when merged", hint="The adapter is too strong.")
     return data

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-Piece: TypeAlias = Callable[[], bytes]
+Bytes: TypeAlias = Any  # bytes, or a contiguous array of them
+Piece: TypeAlias = Callable[[], Bytes]
 """Makes the next bytes of the file."""
 
 PIECE = 8 << 20
@@ -33,10 +34,11 @@ def write(out: Path, pieces: Iterable[Piece]) -> str:
     """Write the pieces to `out`, which appears whole or not at all, and return its sha256 (hex)."""
     unfinished, digest = out.with_name(f".{out.name}.partial"), hashlib.sha256()
     try:
-        with unfinished.open("wb", buffering=0) as file:
+        with unfinished.open("wb") as file:
             for data in _made(pieces):
                 digest.update(data)
                 file.write(data)
+            file.flush()
             os.fsync(file.fileno())
         unfinished.rename(out)
     finally:
@@ -44,10 +46,10 @@ def write(out: Path, pieces: Iterable[Piece]) -> str:
     return digest.hexdigest()
 
 
-def _made(pieces: Iterable[Piece]) -> Iterator[bytes]:
+def _made(pieces: Iterable[Piece]) -> Iterator[Bytes]:
     """Yield what the pieces make, in order; no more of them wait in memory than keep every thread busy."""
     threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
-    waiting: deque[Future[bytes]] = deque()
+    waiting: deque[Future[Bytes]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="piece") as pool:
         try:
             for piece in pieces:
