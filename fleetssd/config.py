@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from fleetssd import presets
 from fleetssd.errors import Misconfigured
 
 
@@ -112,6 +113,7 @@ class Base(Section):
 class Recipe(Section):
     """Tonight's arm and its hyperparameters (defaults: a 4B coder)."""
 
+    preset: str = ""
     arm: Literal["ssd", "merged"] = "ssd"
     prompts: int = Field(default=500, gt=0)
     t_train: float = Field(default=1.5, gt=0)
@@ -127,9 +129,20 @@ class Recipe(Section):
     micro_batch: int = Field(default=1, gt=0)
     epochs: int = Field(default=2, gt=0)
     warmup_steps: int = Field(default=2, ge=0)
-    max_length: int = Field(default=4096, gt=0)
+    max_length: int = Field(default=4096, ge=0)
     seed: int = 1
     threads: int = Field(default=1, gt=0)
+    backend: Literal["auto", "trl", "unsloth", "unsloth-mlx"] = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|metal|(cuda|xpu)(:\d+)?)$")
+    qlora: bool = False
+    python: Path | None = None
+    mix: Path | None = None
+    mix_ratio: float = Field(default=0.25, gt=0, le=10)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, given: Any) -> Any:
+        return presets.fill(given) if isinstance(given, Mapping) else given
 
 
 class Decode(Section):

@@ -21,6 +21,7 @@ from fleetssd.diffs import PullDiff
 from fleetssd.gitea import Delivery, IssueText, MergedPull, PullKey, Sweep
 from fleetssd.hooks import Hook, Place
 from fleetssd.recipe import Sampling
+from fleetssd.placement import Choice
 from fleetssd.records import Record
 from fleetssd.training import TrainPlan, TrainResult
 
@@ -405,3 +406,7 @@ class Builder(Protocol):
     def baked(self, base_gguf: Path, out: Path, tau: float) -> str:
         """Write a copy of the base with τ baked in and return its sha256 (hex)."""
         ...
+    def place(self, backend: str, device: str, *, qlora: bool) -> Choice:
+        """Return what trains here and why; "auto" is found by trying."""
+        ...
+

@@ -131,6 +131,21 @@ def decode_rows(data: bytes) -> tuple[Row, ...]:
     return tuple(rows)
 
 
+def mixed(rows: Sequence[Row], others: Sequence[Row], ratio: float, seed: int) -> list[Row]:
+    """Return the rows followed by `ratio` times as many others, drawn without replacement, the same for one seed.
+
+    Where there are too few others, all of them are taken.
+    """
+    wanted = min(round(ratio * len(rows)), len(others))
+    drawn = Random(f"mix:{seed}").sample(range(len(others)), wanted)  # noqa: S311  which rows is no secret
+    return [*rows, *(others[index] for index in sorted(drawn))]
+
+
+def length_limit(lengths: Sequence[int]) -> int:
+    """Return the length that 99 of 100 rows keep within: a single giant would set the memory of every night."""
+    return sorted(lengths)[math.ceil(0.99 * len(lengths)) - 1] if lengths else 0
+
+
 def weights_digest(files: Mapping[str, str]) -> str:
     """Return one sha256 (hex) for a base, given the sha256 of each of its `*.safetensors` by file name.
 

@@ -170,7 +170,7 @@ def open_workshop(settings: Settings, progress: Progress) -> Iterator[Workshop]:
             engine=engine,
             sampler=lambda gguf: open_sampler(settings, gguf),
             sandbox=lambda: _closing(open_sandbox(settings)),
-            trainer=open_trainer(),
+            trainer=open_trainer(settings),
             builder=GgufBuilder(),
             clock=open_clock(settings),
             folder=settings.data_dir / "nights",
@@ -182,14 +182,20 @@ def open_sampler(settings: Settings, gguf: Path) -> AbstractContextManager[Sampl
     """Return a llama.cpp server over the frozen base, which can temper first."""
     from fleetssd.adapters.llamacpp_sampler import LlamaServerSampler  # noqa: PLC0415
 
-    return LlamaServerSampler(gguf, context=settings.recipe.max_length, slots=SAMPLER_SLOTS)
+    return LlamaServerSampler(gguf, context=_row_tokens(settings), slots=SAMPLER_SLOTS)
 
 
-def open_trainer() -> Trainer:
+def _row_tokens(settings: Settings) -> int:
+    """Return the tokens of prompt and answer that a slot must hold; where rows set their length, a guess at prompts."""
+    return settings.recipe.max_length or settings.recipe.max_tokens + PROMPT_TOKENS
+
+
+def open_trainer(settings: Settings) -> Trainer:
     """Return the trainer, a process of its own without network, database or token."""
     from fleetssd.adapters.trainer_process import ProcessTrainer  # noqa: PLC0415
 
-    return ProcessTrainer(Path(sys.executable))
+    return ProcessTrainer(settings.recipe.python or Path(sys.executable))
+
 
 
 SAMPLER_SLOTS = 16
@@ -201,6 +207,8 @@ class DaemonParts:
     """What the daemon's jobs share. The sandbox is opened by the first watch: an idle daemon stays small."""
 
     store: SqlStore
+PROMPT_TOKENS = 2048
+"""What a prompt may take of a slot's context where recipe.max_length is 0."""
     forge: Forge
     mirror: Mirror
     secrets: Redact

@@ -15,6 +15,7 @@ from fleetssd.checkpoints import STAGES, Answer, Checkpoint, Night, Sample, Stag
 from fleetssd.diffs import PullDiff
 from fleetssd.errors import Corrupt, FleetError, Rejected
 from fleetssd.gitea import Delivery, IssueText, MergedPull, PullKey, PullRow, Sweep
+from fleetssd.placement import Choice, Placement
 from fleetssd.ports import Completion, Grade, Job, Probe, Progress, Prompt
 from fleetssd.recipe import Sampling
 from fleetssd.records import Record
@@ -524,6 +525,10 @@ class FakeTrainer:
 
     plans: list[TrainPlan] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+
+    def place(self, backend: str, device: str, *, qlora: bool) -> Choice:
+        """Train on the CPU, whatever is asked for."""
+        return Choice(Placement(), "a fake trains nowhere")
 
     def train(self, plan: TrainPlan, rows: Path, base: Path, out: Path, progress: Progress) -> TrainResult:
         """Say that a whole run was made."""

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from fleetssd.checkpoints import Sample
-from fleetssd.errors import Misconfigured, Rejected
+from fleetssd.errors import Corrupt, Misconfigured, Rejected
+from fleetssd.placement import Choice, Placement
 from fleetssd.ports import Builder, Progress, Prompt, Sampler, Store, Trainer
 from fleetssd.recipe import NightPlan
 from fleetssd.records import Record
-from fleetssd.training import Row, TrainPlan, weights_digest
+from fleetssd.training import Row, TrainPlan, decode_rows, mixed, weights_digest
 
 CHUNK = 96
 """Samples kept per transaction: a killed night redraws at most this many."""
@@ -27,6 +28,18 @@ class Base:
 
     weights: Path
     gguf: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the settings say about where and with what a night trains; `mix` names a file of open data."""
+
+    backend: str = "auto"
+    device: str = "auto"
+    qlora: bool = False
+    threads: int = 1
+    mix: Path | None = None
+    mix_ratio: float = 0.25
 
 
 def same_base(plan: NightPlan, base: Base) -> None:
@@ -78,7 +91,7 @@ def training_rows(
 
 
 def train(
-    plan: NightPlan, store: Store, trainer: Trainer, base: Base, folder: Path, threads: int, progress: Progress
+    plan: NightPlan, store: Store, trainer: Trainer, base: Base, folder: Path, wanted: Wanted, progress: Progress
 ) -> dict[str, Any]:
     """Train tonight's adapter from the base in a process of its own.
 
@@ -89,6 +102,9 @@ def train(
         raise Rejected(
             "no sample is usable", hint=f"Dropped: {dropped}. Lower recipe.t_train or raise recipe.max_tokens."
         )
+    rows, mix = _mixed_in(rows, wanted, plan.seed)
+    choice = _placed(folder, trainer, wanted)
+    progress(0, 0, choice.because)
     text = "".join(json.dumps(asdict(row), ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
     path = folder / "rows.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,10 +116,43 @@ def train(
         rows=len(rows),
         lora=plan.lora,
         seed=plan.seed,
-        threads=threads,
+        threads=wanted.threads,
+        placement=choice.placement,
     )
     result = trainer.train(job, path, base.weights, folder / "train", progress)
-    return {**asdict(result), "rows": len(rows), "dropped": dropped}
+    where = {"placement": asdict(choice.placement), "because": choice.because}
+    return {**asdict(result), "rows": len(rows), "dropped": dropped, **where, "mix": mix}
+
+
+def _mixed_in(rows: list[Row], wanted: Wanted, seed: int) -> tuple[list[Row], dict[str, Any] | None]:
+    """Return the rows with open data mixed in, and what it was: its digest, its ratio and how many rows came of it."""
+    if wanted.mix is None:
+        return rows, None
+    digest = file_digest(wanted.mix)
+    both = mixed(rows, decode_rows(wanted.mix.read_bytes()), wanted.mix_ratio, seed)
+    return both, {"digest": digest, "ratio": wanted.mix_ratio, "rows": len(both) - len(rows)}
+
+
+def _placed(folder: Path, trainer: Trainer, wanted: Wanted) -> Choice:
+    """Choose once a night: a start after a stop keeps to the first choice, or fails where its device is gone.
+
+    Only a person who changes the settings changes the choice.
+    """
+    path, asked = folder / "placement.json", [wanted.backend, wanted.device, wanted.qlora]
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        if table["asked"] == asked:
+            return Choice(Placement(**table["placement"]), table["because"])
+    except FileNotFoundError:
+        pass
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(f"{path} is no placement: {error}", hint="Remove it; the night chooses again.") from None
+    choice = trainer.place(wanted.backend, wanted.device, qlora=wanted.qlora)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({"asked": asked, **asdict(choice)}), encoding="utf-8")
+    partial.rename(path)
+    return choice
 
 
 def build(plan: NightPlan, builder: Builder, base: Base, folder: Path, tau: float, road: str) -> dict[str, Any]:

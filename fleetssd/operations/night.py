@@ -91,8 +91,9 @@ def _sample(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
 
 
 def _train(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
-    threads = shop.settings.recipe.threads
-    return learn.train(plan, shop.store, shop.trainer, shop.base, _folder(shop, plan), threads, shop.progress)
+    recipe = shop.settings.recipe
+    wanted = learn.Wanted(recipe.backend, recipe.device, recipe.qlora, recipe.threads, recipe.mix, recipe.mix_ratio)
+    return learn.train(plan, shop.store, shop.trainer, shop.base, _folder(shop, plan), wanted, shop.progress)
 
 
 def _build(shop: Workshop, plan: NightPlan) -> dict[str, Any]:

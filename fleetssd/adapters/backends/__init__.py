@@ -40,15 +40,14 @@ def train(
     import transformers  # noqa: PLC0415  after the backend: Unsloth must be first
 
     tokenizer = load_tokenizer(transformers, base)
-    limit = plan.lora.max_length or context(base)
-    encoded = _fitting(encode(tokenizer, rows, limit), len(rows), limit)
+    encoded = _fitting(encode(tokenizer, rows, plan.lora.max_length, context(base)))
     job = Job(
         plan=plan,
         base=base,
         rows=encoded.rows,
         tokenizer=tokenizer,
         steps=steps(len(encoded.rows), plan.lora),
-        max_length=plan.lora.max_length or encoded.longest,
+        max_length=encoded.limit,
         checkpoints=out / "checkpoints",
         resume=newest_checkpoint(out / "checkpoints"),
         guard=guard(transformers.TrainerCallback, on_step, stopped),
@@ -81,10 +80,10 @@ def peak_rss() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _fitting(encoded: Encoded, rows: int, limit: int) -> Encoded:
+def _fitting(encoded: Encoded) -> Encoded:
     if not encoded.rows:
         raise Rejected(
-            f"no row fits: {encoded.too_long} of {rows} are longer than {limit} tokens",
+            f"no row fits: all {encoded.too_long} are longer than {encoded.limit} tokens",
             hint="Raise recipe.max_length or look at the records.",
         )
     return encoded

@@ -25,7 +25,7 @@ def _version(name: str) -> str:
         return ""
 
 
-def _accelerator(has_torch: bool) -> tuple[str, str, bool]:  # noqa: FBT001
+def _accelerator(has_torch: bool) -> tuple[str, str, bool]:
     if (platform.system(), platform.machine()) == ("Darwin", "arm64"):
         return "metal", "Apple Silicon", False  # M1 and M2 only emulate bfloat16
     if not has_torch:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fleetssd.errors import Corrupt, Misconfigured
-from fleetssd.training import Row
+from fleetssd.training import Row, length_limit
 
 MASKED = -100
 """The label of a token that carries no loss, in PyTorch as in MLX."""
@@ -17,29 +17,26 @@ MASKED = -100
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Rows as token ids with labels (-100 on the prompt), and how many did not fit."""
+    """Rows as token ids with labels (-100 on the prompt), how many did not fit, and into how many tokens."""
 
     rows: tuple[dict[str, list[int]], ...]
     too_long: int
+    limit: int
 
     @property
     def tokens(self) -> int:
         """Prompt and completion tokens of one epoch."""
         return sum(len(row["input_ids"]) for row in self.rows)
 
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest row that fits."""
-        return max((len(row["input_ids"]) for row in self.rows), default=0)
 
+def encode(tokenizer: Any, rows: Iterable[Row], max_length: int, context: int) -> Encoded:
+    """Render each row through the chat template; rows above `max_length` tokens are left out and counted.
 
-def encode(tokenizer: Any, rows: Iterable[Row], limit: int) -> Encoded:
-    """Render each row through the chat template; rows above `limit` tokens are left out and counted.
-
-    A cut completion would teach the model never to stop. Raises Corrupt where the rendered prompt is not a token
-    prefix of prompt and completion: the labels would be shifted.
+    With `max_length` 0 the rows' own lengths set it, within the base's context. A cut completion would teach the
+    model never to stop. Raises Corrupt where the rendered prompt is not a token prefix of prompt and completion: the
+    labels would be shifted.
     """
-    kept, too_long = [], 0
+    whole_rows = []
     for row in rows:
         question = [{"role": "user", "content": row.prompt}]
         answer = {"role": "assistant", "content": row.completion}
@@ -50,11 +47,11 @@ def encode(tokenizer: Any, rows: Iterable[Row], limit: int) -> Encoded:
                 "the chat template does not render the prompt as a prefix, or does not end the answer's turn",
                 hint="Use a base whose template keeps the prompt and whose eos token ends the assistant's turn.",
             )
-        if len(whole) > limit:
-            too_long += 1
-            continue
-        kept.append({"input_ids": whole, "labels": [MASKED] * len(prompt) + whole[len(prompt) :]})
-    return Encoded(rows=tuple(kept), too_long=too_long)
+        whole_rows.append({"input_ids": whole, "labels": [MASKED] * len(prompt) + whole[len(prompt) :]})
+    lengths = [len(row["input_ids"]) for row in whole_rows]
+    limit = min(max_length or length_limit(lengths), context)
+    kept = tuple(row for row, length in zip(whole_rows, lengths, strict=True) if length <= limit)
+    return Encoded(kept, len(whole_rows) - len(kept), limit)
 
 
 def load_tokenizer(transformers: Any, base: Path) -> Any:
