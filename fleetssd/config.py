@@ -250,6 +250,22 @@ class Gateway(Section):
     max_body_bytes: int = Field(default=32_000_000, gt=0)
 
 
+class Mirror(Section):
+    """A RetainDB server that is told of every merged record, for agents to search; a copy, never the truth."""
+
+    enabled: bool = False
+    url: str = "http://127.0.0.1:3000"
+    key_file: Path | None = None
+    project: str = Field(default="fleetssd", min_length=1)
+    timeout_seconds: float = Field(default=5.0, gt=0, le=5)
+    every_seconds: float = Field(default=60.0, gt=0)
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, url: str) -> str:
+        return _http_url(url)
+
+
 class Settings(Section):
     """Everything an operator can set."""
 
@@ -268,6 +284,7 @@ class Settings(Section):
     schedule: Schedule = Schedule()
     watch: Watch = Watch()
     web: Web = Web()
+    mirror: Mirror = Mirror()
     gateway: Gateway = Gateway()
 
     @property

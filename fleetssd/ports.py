@@ -18,6 +18,7 @@ from fleetssd.checkpoints import (
     VerdictRow,
 )
 from fleetssd.diffs import PullDiff
+from fleetssd.facts import Entry, Written
 from fleetssd.gitea import Delivery, IssueText, MergedPull, PullKey, Sweep
 from fleetssd.hooks import Hook, Place
 from fleetssd.recipe import Sampling
@@ -256,6 +257,38 @@ class Mirror(Protocol):
         self, repository: str, clone_url: str, pulls: Sequence[MergedPull]
     ) -> dict[int, PullDiff | str]:
         """Fetch the heads of many pull requests at once; the value is the diff or a refusal reason code."""
+        ...
+
+
+class Outbox(Protocol):
+    """What a memory server is to be told; part of the database. Every method is one transaction."""
+
+    def note_facts(self, now: datetime) -> int:
+        """Put records that are not in the outbox into it, and mark what was told of records refused since."""
+        ...
+
+    def due_facts(self, now: datetime, limit: int) -> list[tuple[Entry, Record]]:
+        """Return what is to be told now with its records, longest due first."""
+        ...
+
+    def save_fact(self, entry: Entry, now: datetime) -> None:
+        """Keep how far an entry got."""
+        ...
+
+
+class Memory(Protocol):
+    """A memory server that agents search; a copy, never the truth."""
+
+    def write(self, body: Mapping[str, Any], key: str) -> Written:
+        """Write a fact and return what came of it; the same key twice is one memory."""
+        ...
+
+    def read(self, memory: str) -> dict[str, Any] | None:
+        """Return a memory by its id; None where there is none."""
+        ...
+
+    def forget(self, memory: str) -> None:
+        """Delete a memory; a missing one is no error."""
         ...
 
 

@@ -17,7 +17,7 @@ import structlog
 from fleetssd.adapters.clock import SteeredClock, SystemClock
 from fleetssd.config import Settings
 from fleetssd.errors import Misconfigured
-from fleetssd.ports import Clock, Forge, Hooks, Mirror, Progress, Sampler, Sandbox, Trainer
+from fleetssd.ports import Clock, Forge, Hooks, Memory, Mirror, Progress, Sampler, Sandbox, Trainer
 from fleetssd.records import Redact
 from fleetssd.twins import Sketch
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from fleetssd.adapters.gitea_http import GiteaForge
     from fleetssd.adapters.ollama_engine import OllamaEngine
+    from fleetssd.adapters.retaindb import RetainDb
     from fleetssd.adapters.store import SqlStore
     from fleetssd.operations.night import Workshop
 
@@ -124,6 +125,15 @@ def open_sketch() -> Sketch:
     return buckets
 
 
+def open_memory(settings: Settings) -> RetainDb | None:
+    """Return the memory server that is told of merged records; None where that is off."""
+    if not settings.mirror.enabled:
+        return None
+    from fleetssd.adapters.retaindb import RetainDb  # noqa: PLC0415
+
+    return RetainDb(settings.mirror)
+
+
 def open_engine(settings: Settings) -> OllamaEngine:
     """Return the engine that serves the fleet."""
     from fleetssd.adapters.loopback_registry import serve_manifest  # noqa: PLC0415
@@ -217,6 +227,7 @@ PROMPT_TOKENS = 2048
     sandbox: Callable[[], Sandbox]
     app: Callable[[Callable[[], None]], Starlette]
     close: Callable[[], None]
+    memory: Memory | None = None
 
 
 def open_daemon(settings: Settings) -> DaemonParts:
@@ -227,7 +238,11 @@ def open_daemon(settings: Settings) -> DaemonParts:
     stack.callback(store.close)
     stack.callback(forge.close)
     stack.callback(engine.close)
+    memory = open_memory(settings)
+    if memory is not None:
+        stack.callback(memory.close)
     return DaemonParts(
+        memory=memory,
         store=store,
         forge=forge,
         mirror=open_mirror(settings),

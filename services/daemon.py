@@ -23,7 +23,8 @@ from fleetssd import wiring
 from fleetssd.adapters.systemd import notify, watchdog_pause
 from fleetssd.config import Settings, load
 from fleetssd.errors import FleetError
-from fleetssd.operations import ingest, swap, watch
+from fleetssd.facts import leaves_machine, warning
+from fleetssd.operations import ingest, remember, swap, watch
 from fleetssd.rollout import watched
 from fleetssd.schedule import dawn_due, night_due
 from fleetssd.serving import pending
@@ -42,6 +43,7 @@ class Daemon:
         self.parts = wiring.open_daemon(settings)
         self.night: subprocess.Popen[bytes] | None = None
         self.retry_at = self.parts.clock.now()
+        self.leaving = threading.Event()
         self.scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
 
     def start(self) -> None:
@@ -51,15 +53,19 @@ class Daemon:
             (self._poll, self.settings.forge.poll_seconds),
             (self._tick, self.settings.schedule.tick_seconds),
             (self._watch, self.settings.watch.every_seconds),
+            *([(self._remember, self.settings.mirror.every_seconds)] if self.parts.memory else []),
         ):
             self.scheduler.add_job(
                 lambda job=job: self._job(job), "interval", seconds=seconds, id=job.__name__, next_run_time=_now()
             )
+        if self.parts.memory and leaves_machine(self.settings.mirror.url):
+            log.warning("mirror_leaves_this_machine", warning=warning(self.settings.mirror.url))
         self.scheduler.start()
         log.info("daemon_started", forge=self.settings.forge.url, engine=self.settings.engine.url)
 
     def stop(self) -> None:
         """Stop the clock, let the night close its stage, and leave."""
+        self.leaving.set()
         self.scheduler.shutdown(wait=True)
         if self.night is not None and self.night.poll() is None:
             self.night.send_signal(signal.SIGTERM)
@@ -86,6 +92,15 @@ class Daemon:
             self.settings, p.forge, p.mirror, p.store, p.secrets, p.clock.now(), lambda *_: None, wiring.open_sketch()
         )
         log.info("polled", **summary.as_dict())
+
+    def _remember(self) -> None:
+        """Tell the memory server of what was merged; it has a thread of its own, so nothing waits for it."""
+        p = self.parts
+        assert p.memory is not None  # noqa: S101  the job is added where there is one
+        project, staying = self.settings.mirror.project, lambda: not self.leaving.is_set()
+        summary = remember.remember(p.store, p.memory, project, p.clock.now(), staying)
+        if any(summary.as_dict().values()):
+            log.info("remembered", **summary.as_dict())
 
     def _recover(self) -> None:
         swap.recover(self.parts.store, self.parts.engine, self.settings, self.parts.clock.now())

@@ -12,10 +12,11 @@ import typer
 from rich.markup import escape
 
 from fleetssd import wiring
-from fleetssd.cli.app import app, config_path, out, settings
+from fleetssd.cli.app import app, config_path, err, out, settings
 from fleetssd.cli.reading import print_json
 from fleetssd.config import Settings
 from fleetssd.errors import FleetError, Misconfigured
+from fleetssd.facts import leaves_machine, warning
 
 config_app = typer.Typer(help="The settings file.", no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(config_app, name="config")
@@ -45,6 +46,8 @@ def check(
         out.print(f"[dim]settings[/] {escape(str(config_path(context)))}", highlight=False)
         for name, error in results:
             _line(name, error)
+    if given.mirror.enabled and leaves_machine(given.mirror.url):
+        err.print(f"[yellow]warning:[/] {escape(warning(given.mirror.url))}", highlight=False, soft_wrap=True)
     if any(error for _, error in results):
         raise typer.Exit(Misconfigured.exit_code)
 
@@ -57,6 +60,9 @@ def _checks(given: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
     hook = given.forge.webhook_secret_file
     if hook is not None:
         yield "forge.webhook_secret_file holds a secret", lambda: _secret(hook, "forge.webhook_secret_file")
+    key_file = given.mirror.key_file
+    if given.mirror.enabled and key_file is not None:
+        yield "mirror.key_file holds a key", lambda: _secret(key_file, "mirror.key_file")
     for key, path in (("base.weights", given.base.weights), ("base.gguf", given.base.gguf)):
         if path is not None:
             yield f"{key} is there", lambda key=key, path=path: _exists(path, key)  # type: ignore[misc]

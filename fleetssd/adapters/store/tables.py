@@ -230,6 +230,20 @@ class Swaps(Row, table=True):
     proven_at: datetime | None = Field(default=None, sa_type=Moment)
 
 
+class Facts(Row, table=True):
+    """What a memory server is told of a record, and how far that got."""
+
+    __tablename__ = "facts"
+    record: str = Field(sa_type=Text, primary_key=True, foreign_key="records.id")
+    state: str = Field(sa_type=Text, index=True)
+    due_at: datetime = Field(sa_type=Moment, index=True)
+    attempts: int = Field(sa_type=Integer)
+    scope: str = Field(sa_type=Text)
+    memory: str = Field(sa_type=Text)
+    error: str = Field(sa_type=Text)
+    changed_at: datetime = Field(sa_type=Moment)
+
+
 class Leases(Row, table=True):
     """Who may do a thing that only one process may do."""
 
