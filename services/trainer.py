@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -32,6 +34,12 @@ def main(argv: list[str] | None = None) -> int:
         # Whoever listened is gone. Silence the interpreter's last flush and leave the checkpoint to the next start.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Transient.exit_code
+    except Exception as error:
+        if not _disk_is_full(error):
+            raise
+        hint = "Make room in data_dir; the same night goes on from its last whole checkpoint."
+        _say(event="error", kind="Misconfigured", message="the disk is full: nothing was published", hint=hint)
+        return Misconfigured.exit_code
     return 0
 
 
@@ -49,6 +57,22 @@ def _parser() -> argparse.ArgumentParser:
     base.add_argument("--seed", type=int, default=0, help="seed of its corpus and weights (default 0)")
     base.set_defaults(run=_base)
     return parser
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ROOM_WORDS = re.compile(
+    r"os error (?:28|27|122)\b|No space left|File too large|file write failed|PytorchStreamWriter"
+)
+"""How Rust's and PyTorch's writers, which raise no OSError, say the same."""
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Tell whether a failure, or what it was raised from, is a write that found no room."""
+    while error is not None:
+        if (isinstance(error, OSError) and error.errno in _NO_ROOM) or _NO_ROOM_WORDS.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _train(arguments: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ from typing import cast
 from fleetssd.adapters.backends.durable import newest_checkpoint, publish
 from fleetssd.adapters.backends.guard import Step, guard
 from fleetssd.adapters.backends.job import BackendModule, Job
+from fleetssd.adapters.backends.preflight import preflight
 from fleetssd.adapters.backends.rows import Encoded, context, encode, load_tokenizer
 from fleetssd.errors import Rejected, Transient
 from fleetssd.placement import Backend
@@ -41,6 +42,8 @@ def train(
 
     tokenizer = load_tokenizer(transformers, base)
     encoded = _fitting(encode(tokenizer, rows, plan.lora.max_length, context(base)))
+    resume = newest_checkpoint(out / "checkpoints")
+    preflight(plan, base, out, encoded.longest)
     job = Job(
         plan=plan,
         base=base,
@@ -49,7 +52,7 @@ def train(
         steps=steps(len(encoded.rows), plan.lora),
         max_length=encoded.limit,
         checkpoints=out / "checkpoints",
-        resume=newest_checkpoint(out / "checkpoints"),
+        resume=resume,
         guard=guard(transformers.TrainerCallback, on_step, stopped),
     )
     fitted = backend.fit(job)

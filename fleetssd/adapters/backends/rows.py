@@ -28,6 +28,11 @@ class Encoded:
         """Prompt and completion tokens of one epoch."""
         return sum(len(row["input_ids"]) for row in self.rows)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row that fits."""
+        return max((len(row["input_ids"]) for row in self.rows), default=0)
+
 
 def encode(tokenizer: Any, rows: Iterable[Row], max_length: int, context: int) -> Encoded:
     """Render each row through the chat template; rows above `max_length` tokens are left out and counted.
