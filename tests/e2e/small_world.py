@@ -30,7 +30,7 @@ from fleetssd.toy.work import some_work
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 BASE, ALIAS = "fleet-base:latest", "fleet-coder:latest"
-PATIENCE = 120.0
+PATIENCE = 240.0
 """Seconds after which a wait gives up; nothing is asserted about how long anything takes."""
 TRAIN, HELD_OUT = 30, 24
 FIRST_DAY = datetime(2026, 12, 1, tzinfo=UTC)
