@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from fleetssd.records import Record
 
@@ -49,7 +49,7 @@ _CODE = (
     r"|(?P<string>\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')"
     r"|(?P<number>0[xXbBoO][\da-fA-F_]+|\d[\d_]*(?:\.\d+)?)"
     r"|(?P<word>[^\W\d]\w*)"
-    r"|(?P<layout>[;,])"  # a trailing comma and a semicolon come and go with the layout
+    r"|(?P<layout>[;,()])"  # a semicolon, a trailing comma and brackets round a condition come and go
     r"|(?P<sign>[<>=!+*/%&|^-]=|\*\*|&&|\|\||->|=>|[^\s\w])"
 )
 _LEXERS = {style: re.compile(f"(?P<comment>{comment}){_CODE}", re.DOTALL) for style, comment in _COMMENTS.items()}
@@ -60,11 +60,24 @@ _WISH = re.compile(
 _CAMEL = re.compile(r"[a-z\d][A-Z]|[a-z]\d")
 
 
+class _Token(NamedTuple):
+    """A token of code; `name` is what stands there where the text is that of all names."""
+
+    text: str
+    name: str = ""
+    defined: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """The shingles of a record: of what was asked, and of what answered it."""
+    """The shingles of a record: of what was asked, and of what answered it.
+
+    `bare` is the wish again with every word that the answer has for a name taken for one: a rename may go through the
+    prose too, or stop at the code.
+    """
 
     wish: Shingles
+    bare: Shingles
     answer: Shingles
 
 
@@ -74,9 +87,11 @@ def looks(record: Record) -> Looks:
         parts = [("", _tokens(record.solution, record.solution_path))]
     else:
         parts = [(sign, _tokens(text, path)) for sign, path, text in _changes(record.solution)]
-    answer = frozenset(sign + run for sign, found in parts for run in _runs([token for token, _ in found], TOKENS))
-    defined = {name for _, found in parts for _, name in found if name}
-    return Looks(_runs(_words(record.prompt, defined), WORDS), answer)
+    answer = frozenset(sign + run for sign, found in parts for run in _runs([token.text for token in found], TOKENS))
+    names = {token.name for _, found in parts for token in found}
+    defined = {token.name for _, found in parts for token in found if token.defined}
+    wish, bare = (_runs(_words(record.prompt, own), WORDS) for own in (defined, names))
+    return Looks(wish, bare, answer)
 
 
 def likeness(one: Looks, other: Looks) -> float:
@@ -84,29 +99,29 @@ def likeness(one: Looks, other: Looks) -> float:
 
     Both must agree: templated wishes have different answers, and two changes of one large file different wishes.
     """
-    return min(_jaccard(one.wish, other.wish), _jaccard(one.answer, other.answer))
+    wishes = max(_jaccard(one.wish, other.wish), _jaccard(one.bare, other.bare))
+    return min(wishes, _jaccard(one.answer, other.answer))
 
 
-def _tokens(text: str, path: str) -> list[tuple[str, str]]:
-    """Cut code into (token, the name it defines or nothing); names of its own all become one token."""
+def _tokens(text: str, path: str, own: Collection[str] = ()) -> list[_Token]:
+    """Cut code into tokens without comments and docstrings; names that it defines or that are `own` have one text."""
     suffix = path.rpartition(".")[2].lower()
     lexer = _LEXERS["/" if suffix in _SLASHES else "-" if suffix in _DASHES else "#"]
-    found: list[tuple[str, str]] = []
+    found: list[_Token] = []
     for match in lexer.finditer(text):
         kind, piece = match.lastgroup, match[0]
         if kind == "word":
-            defines = bool(found) and found[-1][0] in _DEFINES
-            called = not defines and text[match.end() : match.end() + 1] == "("
-            if piece.lower() in KEYWORDS or (called and piece in LIBRARY):
-                found.append((piece.lower(), ""))
-            else:
-                found.append((_NAME, piece if defines else ""))
+            defined = bool(found) and found[-1].text in _DEFINES
+            called = text[match.end() : match.end() + 1] == "("
+            known = piece.lower() in KEYWORDS or (called and piece in LIBRARY)
+            kept = known and not defined and piece not in own
+            found.append(_Token(piece.lower()) if kept else _Token(_NAME, piece, defined))
         elif kind == "string":
-            found.append((f"'{piece[1:-1].casefold()}'", ""))
+            found.append(_Token(f"'{piece[1:-1].casefold()}'"))
         elif kind == "number":
-            found.append((piece.replace("_", "").lower(), ""))
+            found.append(_Token(piece.replace("_", "").lower()))
         elif kind == "sign":
-            found.append((piece, ""))
+            found.append(_Token(piece))
     return found
 
 
@@ -121,16 +136,16 @@ def _changes(diff: str) -> Iterator[tuple[str, str, str]]:
             lines.setdefault(line[0], []).append(line[1:])
 
 
-def _words(text: str, defined: Collection[str]) -> list[str]:
-    """Cut prose into words; code in it, and whatever looks like a name or is one that the answer defines, is a name."""
+def _words(text: str, own: Collection[str]) -> list[str]:
+    """Cut prose into words; code in it, whatever looks like a name and the answer's `own` names become names."""
     found: list[str] = []
     for match in _WISH.finditer(text):
         word = match["word"]
         if match["code"]:
-            found += [token for token, _ in _tokens(match["code"], "")]
+            found += [token.text for token in _tokens(match["code"], "", own)]
         elif match["number"]:
             found.append(match["number"].rstrip(".,"))
-        elif word and (match["call"] or word in defined or "_" in word.strip("_") or _CAMEL.search(word)):
+        elif word and (match["call"] or word in own or "_" in word.strip("_") or _CAMEL.search(word)):
             found.append(_NAME)
         elif word:
             found.append(word.casefold())

@@ -31,7 +31,7 @@ def ties(record: Record, sketch: Sketch) -> tuple[int, ...]:
     if not record.prompt:
         return _exact(record)
     found = looks(record)
-    return _exact(record) + sketch(frozenset(f"w {run}" for run in found.wish) | {f"a {run}" for run in found.answer})
+    return _exact(record) + sketch(frozenset(f"w {run}" for run in found.bare) | {f"a {run}" for run in found.answer})
 
 
 def issue_tie(key: str) -> int:

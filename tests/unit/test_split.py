@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fleetssd import config
 from fleetssd.gitea import PullKey, PullRow
 from fleetssd.records import Record, refused_row, side
-from fleetssd.split import settle
+from fleetssd.split import HELD, filed, settle
 
 RULES = config.Records()
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -116,3 +116,62 @@ def test_no_issue_stands_on_both_sides(parts: list[tuple[list[str], str, tuple[s
             for tie in (*r.split_keys, r.prompt):
                 sides.setdefault(tie, set()).add(found[r.id][0])
     assert all(len(states) == 1 for states in sides.values())
+
+
+TWINS = {"Add `keep(xs)`: give all over 5": "def keep(xs):\n    return [x for x in xs if x > 5]\n"}
+
+
+def twin(number: int, key: str, name: str, **changes: object) -> Record:
+    """Make one answer to one wish, with names of its own."""
+    prompt, solution = (text.replace("keep", name).replace("xs", name[::-1]) for text in next(iter(TWINS.items())))
+    made = replace(record(number, (key,), prompt), solution=solution, solution_path=f"src/{name}.py")
+    return replace(made, ties=(77,), **changes)  # type: ignore[arg-type]
+
+
+def test_a_renamed_twin_of_a_held_out_issue_never_teaches() -> None:
+    """Whichever came first, the twin of the held-out record is refused; the held-out record stays."""
+    for out, inside in ((1, 2), (2, 1)):
+        found = settled([twin(out, OUT, "keep"), twin(inside, IN, "select")])
+        assert found[f"{out:03}"] == ("held_out", ())
+        assert found[f"{inside:03}"] == ("refused", ("near_duplicate",))
+
+
+def test_renamed_twins_may_teach_together() -> None:
+    """Near-duplicates that nobody examines stay, on the one side."""
+    assert settle([twin(1, IN, "keep"), twin(2, IN_2, "select")], RULES) == []
+
+
+def test_only_what_shares_a_tie_is_compared() -> None:
+    """Records without a common bucket are not looked at, however alike they are."""
+    assert settle([twin(1, OUT, "keep"), replace(twin(2, IN, "select"), ties=())], RULES) == []
+
+
+def test_the_issue_of_a_twin_does_not_teach_either() -> None:
+    """What shares an issue with a twin of a held-out record is refused with it."""
+    found = settled([twin(1, OUT, "keep"), twin(2, IN, "select"), record(3, (IN,))])
+    assert {state for state, _ in found.values()} == {"held_out", "refused"}
+
+
+def test_an_issue_that_was_held_out_stays_so() -> None:
+    """An issue of the list is held out, whatever its hash says now."""
+    changed = settle([record(1, (IN,))], RULES, {IN})
+    assert [found.state for found in changed] == ["held_out"]
+
+
+def test_a_frozen_set_takes_nobody_in() -> None:
+    """Another answer to a held-out issue is refused, also an earlier one with the same prompt; who was in stays."""
+    member, late = record(5, (OUT,), "same"), [record(6, (OUT,), "other"), record(1, (OUT,), "same")]
+    arrived = [replace(found, state="refused", reasons=(HELD,)) for found in late]
+    changed = settle([member, *arrived], RULES, {OUT}, frozen=True)
+    assert {found.id: found.reasons for found in changed} == {"001": ("near_duplicate",)}
+
+
+def test_what_is_filed_keeps_to_the_held_out_issues() -> None:
+    """A held-out issue is not filed to teach, and a frozen set lets a new issue teach instead of joining."""
+    teaching, examining = record(1, (IN,)), record(2, (OUT,))
+    assert filed(teaching, {IN}, frozen=False, member=False).reasons == (HELD,)
+    assert filed(teaching, {OUT}, frozen=True, member=False) == teaching
+    assert filed(examining, {OUT}, frozen=False, member=False) == examining
+    assert filed(examining, {OUT}, frozen=True, member=True) == examining
+    assert filed(examining, {OUT}, frozen=True, member=False).reasons == (HELD,)
+    assert filed(examining, (), frozen=True, member=False).state == "train"

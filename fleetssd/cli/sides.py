@@ -1,0 +1,144 @@
+"""The verbs `buffer` and `heldout`: what teaches tonight, and what examines and never teaches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from fleetssd import wiring
+from fleetssd.buffer import leaving, window
+from fleetssd.cli.app import app, settings
+from fleetssd.cli.reading import moment, pairs, print_json, show, table
+from fleetssd.config import Settings
+from fleetssd.operations.heldout import HeldOut, held_out, hold_out
+from fleetssd.ports import Store
+from fleetssd.records import Record
+from fleetssd.status import to_json
+
+heldout_app = typer.Typer(help="The records that examine.", no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(heldout_app, name="heldout")
+
+SHOWN = 20
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+@app.command()
+def buffer(context: typer.Context, as_json: Json = False) -> None:
+    """Say which records teach tonight, which are left out, and why; what is left out stays on file.
+
+    Examples: fleetssd buffer; fleetssd buffer --json | jq '.out[] | .why'
+    """
+    with _open(context) as (given, store):
+        records = store.records("train")
+    size, share = given.buffer.size, given.buffer.per_repository
+    inside, outside = window(records, size, share), leaving(records, size, share)
+    out = [record for record in records if record.id in outside]
+    if as_json:
+        told = {"in": [_line(record) for record in inside], "size": size, "per_repository": share}
+        print_json(told | {"out": [{**_line(record), "why": outside[record.id]} for record in out]})
+        return
+    blocks = [_inside(inside, size)]
+    if out:
+        blocks.append(_outside(out, outside))
+    show(*blocks)
+
+
+@heldout_app.command("show")
+def show_held_out(context: typer.Context, as_json: Json = False) -> None:
+    """Say how many issues examine, from where, how often they were consulted, and whether tonight's window leaks.
+
+    Examples: fleetssd heldout show; fleetssd heldout show --json | jq .overlap
+    """
+    with _open(context) as (given, store):
+        found = held_out(store, given)
+    print_json(to_json(found)) if as_json else show(_held_out(found))
+
+
+@heldout_app.command()
+def freeze(context: typer.Context, as_json: Json = False) -> None:
+    """Close the held-out set: no later record joins it, and what answers its issues still never teaches.
+
+    Examples: fleetssd heldout freeze
+    """
+    with _open(context) as (given, store):
+        count = store.freeze_held_out(wiring.open_clock(given).now())
+        since = store.held_out_frozen()
+    if as_json:
+        print_json(to_json({"records": count, "frozen_at": since}))
+    else:
+        typer.echo(f"{count} records examine from now on, and no other.")
+
+
+@heldout_app.command()
+def add(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="OWNER/NAME#N", help="An issue or a pull request.")],
+    as_json: Json = False,
+) -> None:
+    """Hold an issue out for ever; its records leave the window, and nothing that answers it teaches again.
+
+    Examples: fleetssd heldout add fleet/app#12
+    """
+    with _open(context) as (given, store):
+        moved = hold_out(store, given, wiring.open_sketch(), name, wiring.open_clock(given).now())
+    if as_json:
+        print_json([{**_line(record), "state": record.state, "reasons": list(record.reasons)} for record in moved])
+        return
+    counts = Counter(record.state.replace("_", " ") for record in moved)
+    said = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no pull request answers it yet"
+    typer.echo(f"{name} never teaches: {said}.")
+
+
+@contextmanager
+def _open(context: typer.Context) -> Iterator[tuple[Settings, Store]]:
+    given = settings(context)
+    store = wiring.open_store(given)
+    try:
+        yield given, store
+    finally:
+        store.close()
+
+
+def _line(record: Record) -> dict[str, Any]:
+    return {"repository": record.repository, "pull": record.pull, "merged_at": record.merged_at.isoformat()}
+
+
+def _inside(inside: tuple[Record, ...], size: int) -> Any:
+    made = table(f"In the window: {len(inside)} of at most {size}", "repository", "records", "oldest", "newest")
+    for repository, count in Counter(record.repository for record in inside).most_common():
+        times = sorted(record.merged_at.isoformat() for record in inside if record.repository == repository)
+        made.add_row(escape(repository), str(count), moment(times[0]), moment(times[-1]))
+    return made
+
+
+def _outside(out: list[Record], why: dict[str, str]) -> Any:
+    rest = f", the newest {SHOWN} of them" if len(out) > SHOWN else ""
+    made = table(f"Left out, and kept on file: {len(out)}{rest}", "merged", "pull request", "why")
+    for record in out[:SHOWN]:
+        name = escape(f"{record.repository}#{record.pull}")
+        made.add_row(moment(record.merged_at.isoformat()), name, escape(why[record.id]))
+    return made
+
+
+def _held_out(found: HeldOut) -> Any:
+    grid = pairs()
+    rows = {
+        "held out": f"{found.records} records, {found.with_tests} with tests to judge by",
+        "by repository": _counts(found.by_repository),
+        "by slice": _counts(found.by_slice),
+        "consulted": f"by {found.consulted} verdicts",
+        "frozen": f"since {moment(found.frozen_at.isoformat())}" if found.frozen_at else "no: new issues may join",
+        "overlap": ", ".join(f"{leak.held_out} with {leak.train}" for leak in found.overlap) or "none with the window",
+    }
+    for name, value in rows.items():
+        grid.add_row(f"[dim]{name}[/]", escape(value))
+    return grid
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "-"
