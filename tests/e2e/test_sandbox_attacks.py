@@ -88,9 +88,7 @@ def test_grades_come_in_the_order_of_the_jobs() -> None:
     """Two workers share 300 jobs; every grade is right and in its place, and progress reaches the end."""
     seen: list[tuple[int, int]] = []
     with BubblewrapSandbox(LIMITS, workers=2) as both:
-        jobs = [
-            Job(str(index), (("t.py", f"assert {index} % 3"),), ("python", "t.py")) for index in range(300)
-        ]
+        jobs = [Job(str(index), (("t.py", f"assert {index} % 3"),), ("python", "t.py")) for index in range(300)]
         found = both.run(jobs, lambda done, total, _: seen.append((done, total)))
     assert [each.id for each in found] == [str(index) for index in range(300)]
     assert [each.passed for each in found] == [index % 3 != 0 for index in range(300)]
@@ -239,9 +237,7 @@ assert 0 < made < 8, made
 
 def test_memory_is_limited(sandbox: BubblewrapSandbox) -> None:
     """An allocation beyond the limit fails inside."""
-    assert holds(
-        sandbox, "try:\n    bytearray(300 << 20)\nexcept MemoryError:\n    pass\nelse:\n    assert 0\n"
-    )
+    assert holds(sandbox, "try:\n    bytearray(300 << 20)\nexcept MemoryError:\n    pass\nelse:\n    assert 0\n")
 
 
 def test_the_disk_cannot_be_filled(sandbox: BubblewrapSandbox) -> None:
@@ -258,9 +254,7 @@ except OSError as error:
 assert written <= 8 << 20, written
 """
     assert holds(sandbox, fill)
-    assert holds(
-        sandbox, "import os\nassert os.listdir('/tmp') == ['work'] and os.listdir('/dev/shm') == []\n"
-    )
+    assert holds(sandbox, "import os\nassert os.listdir('/tmp') == ['work'] and os.listdir('/dev/shm') == []\n")
 
 
 def test_a_single_file_is_limited(sandbox: BubblewrapSandbox) -> None:
@@ -335,9 +329,7 @@ while True:
 def test_a_stopped_run_ends_too() -> None:
     """SIGSTOP to itself does not outlive the wall clock."""
     with BubblewrapSandbox(Limits(wall_seconds=0.5), workers=1) as quick:
-        assert (
-            "took longer" in attack(quick, "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)\n").detail
-        )
+        assert "took longer" in attack(quick, "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)\n").detail
 
 
 # --- secrets and neighbours
@@ -347,9 +339,7 @@ def test_the_environment_is_not_inherited(monkeypatch: pytest.MonkeyPatch) -> No
     """Nothing of the daemon's environment is visible."""
     monkeypatch.setenv("FLEETSSD_TOKEN", "sesame")
     with BubblewrapSandbox(LIMITS, workers=1) as fresh:
-        assert holds(
-            fresh, "import os\nassert 'sesame' not in str(os.environ) and len(os.environ) < 8, os.environ\n"
-        )
+        assert holds(fresh, "import os\nassert 'sesame' not in str(os.environ) and len(os.environ) < 8, os.environ\n")
 
 
 def test_the_grader_cannot_be_looked_into(sandbox: BubblewrapSandbox) -> None:
@@ -575,10 +565,7 @@ made.run([Job("j", (("t.py", "import time; time.sleep(300)"),), ("python", "t.py
 def alive(process: int) -> bool:
     """Return whether a process exists and is no zombie."""
     try:
-        return (
-            Path("/proc", str(process), "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-            != "Z"
-        )
+        return Path("/proc", str(process), "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
@@ -586,9 +573,7 @@ def alive(process: int) -> bool:
 def test_the_sandbox_dies_with_its_owner() -> None:
     """After kill -9 of the process that made it, no bwrap of it is left, although a run was under way."""
     root = Path(__file__).resolve().parents[2]
-    with subprocess.Popen(
-        [sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True, cwd=root
-    ) as owner:
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True, cwd=root) as owner:
         assert owner.stdout is not None
         inside = [int(word) for word in owner.stdout.readline().split()]
         assert inside
