@@ -14,11 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleetssd.adapters.store import SqlStore
+from fleetssd.buffer import window
 from fleetssd.checkpoints import Answer, Checkpoint, Sample, StageRow, Swap, VerdictRow
 from fleetssd.errors import Corrupt
 from fleetssd.gitea import Delivery, PullKey
 from fleetssd.ports import Store
 from fleetssd.records import Record
+from fleetssd.twins import issue_tie
 from tests.fakes import MemoryStore
 
 NOW = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
@@ -478,3 +480,109 @@ def _conforms(maker: Callable[[], Store]) -> None:
 
 _conforms(MemoryStore)
 _conforms(lambda: SqlStore("sqlite://"))
+
+
+# --- sides and the window
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 4), st.booleans()), max_size=30),
+    st.integers(1, 12),
+    st.integers(1, 6),
+)
+def test_the_window_is_the_one_of_the_domain(
+    store: Store, parts: list[tuple[int, int, bool]], size: int, share: int
+) -> None:
+    """What an index picks is what the pure rule picks from all records, ties of time included."""
+    for minute, repository, teaches in parts:
+        number = next(FRESH)
+        at, state = NOW + timedelta(minutes=minute), "train" if teaches else "refused"
+        made = record(number, id=f"w{number}", repository_id=repository, merged_at=at, state=state)
+        store.put_pull(made.key, "t", made, NOW)
+    expected = [found.id for found in window(store.records("train"), size, share)]
+    assert store.window(size, share) == expected
+
+
+def test_new_and_changed_records_are_unsettled(store: Store) -> None:
+    """What was filed or changed waits to be settled, the oldest merge first; settled, it can be found by its ties."""
+    file(store, 3, 1, 2, split_keys=())
+    assert [found.pull for found in store.unsettled(2)] == [1, 2]
+    store.settle([record(number, split_keys=(), ties=(number, -9)) for number in (1, 2)], NOW)
+    assert [found.pull for found in store.unsettled(9)] == [3]
+    assert {found.pull for found in store.tied([-9, 3])} == {1, 2}
+    store.replace_record(record(1, split_keys=(), state="refused"), NOW)
+    assert [found.pull for found in store.unsettled(9)] == [1, 3]
+    assert [found.pull for found in store.tied([-9])] == [2]
+    store.settle([record(1, split_keys=(), ties=(5,))], NOW)
+    assert (store.tied([1]), [found.pull for found in store.tied([5])]) == ([], [1])
+
+
+def test_a_held_out_issue_never_teaches_again(store: Store) -> None:
+    """Once a record of an issue was held out, no record of it is written as one that teaches, by no road."""
+    file(store, 1, state="held_out", split_keys=("7#1",))
+    file(store, 2, split_keys=("7#2", "7#1"))
+    file(store, 3, split_keys=("7#3",))
+    assert store.held_among(["7#1", "7#2"]) == {"7#1"}
+    store.replace_record(record(1, split_keys=("7#1",)), NOW)
+    store.settle([record(3, split_keys=("7#3", "7#1"))], NOW)
+    assert {found.reasons for found in store.records()} == {("held_out_issue",)}
+    assert store.window(9, 9) == []
+
+
+def test_what_is_held_by_hand_leaves_the_window(store: Store) -> None:
+    """Holding an issue out moves its records at once, settled or not, and waits for their twins to be looked for."""
+    file(store, 1, 2, split_keys=("7#1",))
+    file(store, 3, split_keys=("7#3",))
+    store.settle([record(1, split_keys=("7#1",), ties=(issue_tie("7#1"),)), record(3, split_keys=("7#3",))], NOW)
+    moved = store.hold(["7#1", "7#9"], NOW)
+    assert {(found.pull, found.state) for found in moved} == {(1, "held_out"), (2, "held_out")}
+    assert store.window(9, 9) == ["r3"]
+    assert {found.pull for found in store.unsettled(9)} == {1, 2}
+    assert store.held_among(["7#1", "7#3", "7#9"]) == {"7#1", "7#9"}
+
+
+def test_a_frozen_set_takes_nobody_in(store: Store) -> None:
+    """After the freeze an issue that would have examined teaches; what is inside stays, and a hand can still add."""
+    file(store, 1, state="held_out", split_keys=("7#1",))
+    assert store.held_out_frozen() is None
+    assert store.freeze_held_out(NOW) == 1
+    file(store, 2, state="held_out", split_keys=("7#2",))
+    file(store, 3, state="held_out", split_keys=("7#1",))
+    assert store.freeze_held_out(NOW + HOUR) == 1
+    assert store.held_out_frozen() == NOW
+    assert [found.state for found in store.records()] == ["refused", "train", "held_out"]
+    store.settle([record(1, state="held_out", split_keys=("7#1",))], NOW)
+    store.hold(["7#2"], NOW)
+    store.settle([record(2, state="held_out", split_keys=("7#2",))], NOW)
+    assert [found.pull for found in store.records("held_out")] == [2, 1]
+
+
+STATES = st.sampled_from(["train", "held_out", "refused"])
+KEYS = st.lists(st.integers(0, 4), min_size=1, max_size=2, unique=True)
+WRITES = st.lists(
+    st.tuples(st.sampled_from(["file", "change", "settle", "hold", "freeze"]), st.integers(0, 5), KEYS, STATES),
+    max_size=25,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(WRITES)
+def test_no_write_brings_a_held_out_issue_back(store: Store, writes: list[tuple[str, int, list[int], Any]]) -> None:
+    """Whatever is written in whatever order, an issue that was held out once is never one that teaches."""
+    base, ever = next(FRESH) * 10, set[str]()
+    for verb, number, wanted, state in writes:
+        keys = tuple(f"{base}#{key}" for key in wanted)
+        one = record(base + number, state=state, split_keys=keys)
+        known = {found.id for found in store.records()}
+        if verb == "file":
+            store.put_pull(key(one.pull), "t", one, NOW)
+        elif verb == "hold":
+            store.hold(keys, NOW)
+        elif verb == "freeze" and number == 0:
+            store.freeze_held_out(NOW)
+        elif one.id in known:
+            store.replace_record(one, NOW) if verb == "change" else store.settle([one], NOW)
+        on_file = store.records()
+        ever |= {name for found in on_file if found.state == "held_out" for name in found.split_keys}
+        assert not any(ever & set(found.split_keys) for found in on_file if found.state == "train")
