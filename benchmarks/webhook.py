@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import json
 import os
+import socket
 import sqlite3
 import statistics
 import subprocess
@@ -56,6 +57,7 @@ def serve(folder: Path) -> None:
     app = Starlette(routes=routes(settings, store, SystemClock(), lambda: None))
     config = uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="off")
     sock = config.bind_socket()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as asyncio does for the daemon's own socket
     sock.listen()
     print(sock.getsockname()[1], flush=True)
     uvicorn.Server(config).run([sock])
