@@ -163,6 +163,7 @@ class Evaluation(Section):
     k: int = Field(default=8, gt=0)
     max_problems: int = Field(default=200, gt=0)
     tune_share: float = Field(default=0.2, gt=0, lt=1)
+    stopping: Literal["fixed", "sequential"] = "fixed"
     max_tokens: int = Field(default=1024, gt=0)
     check: str = "python {test}"
     wall_seconds: float = Field(default=10.0, gt=0)
@@ -183,6 +184,10 @@ class Gate(Section):
     """What a candidate must show."""
 
     alpha: float = Field(default=0.05, gt=0, lt=1)
+    budget: Literal["lord", "spending"] = "lord"
+    effect: float = Field(default=0.05, gt=0, lt=1)
+    precondition: Literal["advise", "enforce"] = "advise"
+    headroom: float = Field(default=0.05, gt=0, lt=1)
     pass_k_margin: float = Field(default=0.05, ge=0)
     max_void_share: float = Field(default=0.05, ge=0, le=1)
     min_problems: int = Field(default=20, gt=0)

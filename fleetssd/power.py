@@ -1,4 +1,4 @@
-"""What a night can show at all: sample sizes, the smallest detectable effect, and the error budget over nights."""
+"""What a night can show at all: sample sizes, chances, the smallest detectable effect of n issues with k samples."""
 
 from __future__ import annotations
 
@@ -7,17 +7,6 @@ import math
 import numpy as np
 
 from fleetssd.scoring import NORMAL, Array
-
-
-def spend(night_number: int, alpha: float) -> float:
-    """Return the share of `alpha` that the m-th look at new candidates may spend: 6 alpha / (pi^2 m^2).
-
-    The shares of all nights for ever sum to `alpha`, so the chance of ever promoting a useless candidate stays below
-    it. `night_number` counts from 1; less raises ValueError.
-    """
-    if night_number < 1:
-        raise ValueError("nights are counted from 1")
-    return 6.0 * alpha / (math.pi**2 * night_number**2)
 
 
 def sample_size(delta: float, discordant: float, *, alpha: float = 0.05, power: float = 0.8) -> float:

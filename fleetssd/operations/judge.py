@@ -8,16 +8,15 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from fleetssd import gate
+from fleetssd import budget, gate
 from fleetssd.checkpoints import Answer, VerdictRow
 from fleetssd.config import Settings
 from fleetssd.operations.evaluate import BASE, CANDIDATE, INCUMBENT, PROBED, TUNED
 from fleetssd.ports import Store
-from fleetssd.power import spend
 from fleetssd.probes import ProbeReadings, measure
 from fleetssd.recipe import NightPlan
 from fleetssd.records import Record
-from fleetssd.scoring import Scores, estimate, tally
+from fleetssd.scoring import Scores, deltas, estimate, sign_flip, tally
 from fleetssd.twins import related
 
 
@@ -28,6 +27,7 @@ def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: fl
     base, candidate = store.answers(plan.night, BASE), store.answers(plan.night, CANDIDATE)
     incumbent = base if plan.incumbent == plan.base else store.answers(plan.night, INCUMBENT)
     base_probes, candidate_probes = _probes(plan, store, base, candidate, tau)
+    share = share_of(plan, store, settings)
     evidence = gate.Evidence(
         incumbent=_scores(incumbent, slices, candidate=False),
         base=_scores(base, slices, candidate=False),
@@ -43,15 +43,22 @@ def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: fl
         built_digest=built,
         evaluated_digest=_evaluated(store, plan.night),
         manage=plan.manage,
-        alpha=spend(plan.night, settings.gate.alpha),
+        alpha=share.alpha,
         held_out=plan.digest[:16],
         consulted=sum(1 for night in store.nights() if night.verdict is not None),
         seed=plan.seed,
     )
     verdict = gate.decide(evidence, settings.gate)
     extra = {"tuned_temperature": _stage(store, plan.night, "build")["tuned_temperature"], "tau": tau}
-    numbers = {**asdict(verdict), **extra, "slices": _by_slice(evidence)}
+    parts = {"slices": _by_slice(evidence), "slice_tests": _slice_tests(evidence), "budget": asdict(share)}
+    numbers = {**asdict(verdict), **extra, **parts}
     return VerdictRow(plan.night, verdict.kind, verdict.reason, verdict.digest, numbers, now)
+
+
+def share_of(plan: NightPlan, store: Store, settings: Settings) -> budget.Share:
+    """Return tonight's share of the error budget: a function of the verdicts on file, so a restart changes nothing."""
+    policy = settings.gate
+    return budget.tonight(budget.looks(store.nights(), plan.night, policy.alpha), policy.budget, policy.alpha)
 
 
 def overlap(train: Sequence[Record], held_out: Sequence[Record], near_duplicate: float) -> dict[str, str]:
@@ -95,6 +102,13 @@ def _by_slice(evidence: gate.Evidence) -> dict[str, dict[str, Any]]:
         label: {name: asdict(estimate(scores.only(label))) for name, scores in arms.items() if scores is not None}
         for label in evidence.candidate.labels()
     }
+
+
+def _slice_tests(evidence: gate.Evidence) -> dict[str, dict[str, float]]:
+    """Return the sign-flip p-value of the lift in every slice, raw and adjusted for the number of slices."""
+    mine, other = evidence.candidate, evidence.incumbent
+    raw = {label: sign_flip(deltas(mine.only(label), other.only(label)), seed=evidence.seed) for label in mine.labels()}
+    return {label: {"p": raw[label], "holm": adjusted} for label, adjusted in budget.holm(raw).items()}
 
 
 def _evaluated(store: Store, night: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fleetssd import budget
 from fleetssd.checkpoints import STAGES, Night, StageRow, VerdictRow
 from fleetssd.config import parse
 from fleetssd.errors import Corrupt, Misconfigured, Rejected
@@ -423,3 +424,24 @@ def _flip(scene: Scene, digest: str, model: str) -> Any:
     from fleetssd.checkpoints import Swap  # noqa: PLC0415
 
     return Swap(0, "flip", "dawn", hashlib.sha256(GGUF).hexdigest(), digest, model, 1, "better")
+
+
+def test_a_night_spends_what_the_verdicts_on_file_leave(scene: Scene) -> None:
+    """The first night spends the rule's first share, the night after a promotion more than it could without."""
+    first, second = scene.run(), scene.run()
+    shares = [night.verdict.evidence["budget"] for night in (first, second) if night.verdict]
+    assert [share["look"] for share in shares] == [1, 2]
+    assert [share["alpha"] for share in shares] == [budget.lord(1, [], 0.05), budget.lord(2, [1], 0.05)]
+    assert shares[1]["spent"] == shares[0]["alpha"]
+    changed = scene.run(gate={"budget": "spending"}).verdict
+    assert changed is not None
+    assert changed.evidence["alpha"] == budget.spend(3, 0.05)
+    assert "from lord 0.05 to spending 0.05" in changed.evidence["budget"]["changed"]
+
+
+def test_slices_are_tested_together(scene: Scene) -> None:
+    """Each slice has a p-value, raw and adjusted for how many slices there are."""
+    verdict = scene.run().verdict
+    assert verdict is not None
+    (tested,) = verdict.evidence["slice_tests"].values()
+    assert 0 < tested["p"] == tested["holm"] < 0.01

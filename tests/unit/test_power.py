@@ -1,4 +1,4 @@
-"""What a night can show, against tabulated values, and the error budget."""
+"""What a night can show, against tabulated values."""
 
 from __future__ import annotations
 
@@ -90,20 +90,3 @@ def test_detectable_effect_from_tonights_spread() -> None:
 def test_power_of_the_exact_test(problems: int, discordant: float, delta: float, expected: float) -> None:
     """20 problems with one sample each cannot show +5 points; the chance is 1 in 100."""
     assert power.mcnemar_power(problems, discordant, delta) == pytest.approx(expected, abs=6e-4)
-
-
-@pytest.mark.parametrize(
-    ("night", "share"),
-    [(1, 0.030396), (2, 0.007599), (3, 0.003377), (7, 0.00062), (14, 0.000155), (30, 0.000034)],
-)
-def test_error_budget_of_a_night(night: int, share: float) -> None:
-    """The m-th look may spend 6 alpha / (pi^2 m^2)."""
-    assert power.spend(night, 0.05) == pytest.approx(share, abs=6e-7)
-
-
-def test_the_error_budget_is_never_overdrawn() -> None:
-    """The shares of ten thousand nights stay below alpha; there is no night 0."""
-    total = sum(power.spend(night, 0.05) for night in range(1, 10_001))
-    assert 0.0499 < total < 0.05
-    with pytest.raises(ValueError, match="from 1"):
-        power.spend(0, 0.05)
