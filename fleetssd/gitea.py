@@ -100,12 +100,23 @@ class MergedPull:
 class Sweep:
     """Every row of one window, each once. `at` is the server's clock before the first page; None where it told none.
 
-    `complete` is False where rows kept moving between the pages: take what is there, and look again later.
+    `complete` is False where rows kept moving between the pages: take what is there, and look again later. `gaps` says,
+    in words, what could not be asked for.
     """
 
     rows: tuple[PullRow, ...]
     at: datetime | None
     complete: bool = True
+    gaps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit as the forge tells it."""
+
+    sha: str
+    message: str
+    parents: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +137,55 @@ def search_request(since: datetime | None, page: int, limit: int) -> Request:
     return Request(f"{API}/repos/issues/search", fixed)
 
 
+def list_request(repository: str, since: datetime | None, author: str, page: int, limit: int) -> Request:
+    """Ask for one repository's closed pull requests updated at or after `since`; an empty author means anybody's."""
+    window = (("since", stamp(since)),) if since else ()
+    who = (("created_by", author),) if author else ()
+    fixed = (("type", "pulls"), ("state", "closed"), *window, *who, ("limit", str(limit)), ("page", str(page)))
+    return Request(f"{API}/repos/{_path(repository)}/issues", fixed)
+
+
+def repository_request(repository: str) -> Request:
+    """Ask for a repository, under whatever name it has now."""
+    return Request(f"{API}/repos/{_path(repository)}")
+
+
+def repositories_request(owner: str, page: int, limit: int) -> Request:
+    """Ask for an organisation's repositories, or, without an owner, for every repository that the token sees."""
+    paging = (("limit", str(limit)), ("page", str(page)))
+    return Request(f"{API}/orgs/{quote(owner, safe='')}/repos" if owner else f"{API}/repos/search", paging)
+
+
+def settings_request() -> Request:
+    """Ask for the server's page caps."""
+    return Request(f"{API}/settings/api")
+
+
+def commit_request(repository: str, sha: str) -> Request:
+    """Ask for a commit's message and parents."""
+    return Request(f"{API}/repos/{_path(repository)}/git/commits/{quote(sha, safe='')}")
+
+
+def diff_request(repository: str, number: int) -> Request:
+    """Ask for a pull request's own diff as text, which the API gives out also where git is switched off."""
+    return Request(f"{API}/repos/{_path(repository)}/pulls/{number}.diff")
+
+
+def head_request(repository: str, number: int) -> Request:
+    """Ask for a pull request's frozen head."""
+    return Request(f"{API}/repos/{_path(repository)}/git/refs/pull/{number}/head")
+
+
+def searching_costs_more(total: int | None, limit: int, share: float, lists: int) -> bool:
+    """Tell whether reading a whole search takes more requests than asking `lists` times.
+
+    `share` is that part of the search's rows that somebody wants; the lists need pages for those alone.
+    """
+    if total is None or total <= limit:
+        return False
+    return -(-total // limit) > lists + total * share / limit
+
+
 def pull_request(repository: str, number: int) -> Request:
     """Ask for the detail of a pull request."""
     return Request(f"{API}/repos/{_path(repository)}/pulls/{number}")
@@ -141,12 +201,13 @@ def timeline_request(repository: str, number: int) -> Request:
     return Request(f"{API}/repos/{_path(repository)}/issues/{number}/timeline")
 
 
-def next_page(page: int, on_page: int, so_far: int, total: int | None) -> int | None:
+def next_page(page: int, on_page: int, so_far: int, total: int | None, limit: int = 0) -> int | None:
     """Return the page to ask for next, or None at the end.
 
-    A short page is not the end (the server caps `limit` in silence); an empty one is, and so is the announced total.
+    A short page is not the end (the server caps `limit` in silence); an empty one is, and so is the announced total:
+    what came so far, or what pages of `limit` rows, where that is really what the server gives, have covered.
     """
-    if on_page == 0 or (total is not None and so_far >= total):
+    if on_page == 0 or (total is not None and max(so_far, page * limit) >= total):
         return None
     return page + 1
 
@@ -268,6 +329,25 @@ def parse_comments(timeline: Iterable[Mapping[str, Any]]) -> tuple[Comment, ...]
         if row.get("type") == "comment" and at is not None and _text(row.get("body")):
             found.append(Comment(login(row.get("user")), _text(row.get("body")), at))
     return tuple(found)
+
+
+def parse_commit(body: Mapping[str, Any]) -> Commit:
+    """Read a commit. Raises KeyError or TypeError where it is none."""
+    parents = tuple(str(parent["sha"]) for parent in items(body.get("parents")))
+    return Commit(str(body["sha"]), _text(body["commit"]["message"]), parents)
+
+
+def parse_head(body: Any) -> str:
+    """Read the commit of a ref: an array of one on today's servers, an object on some others; empty where none."""
+    found = items(body) if isinstance(body, list) else [body] if isinstance(body, dict) else []
+    target = found[0].get("object") if found else None
+    return _text(target.get("sha")) if isinstance(target, dict) else ""
+
+
+def page_cap(body: Any) -> int:
+    """Read how many rows the server gives at most; 0 where it does not say."""
+    cap = body.get("max_response_items") if isinstance(body, dict) else None
+    return cap if isinstance(cap, int) and cap > 0 else 0
 
 
 def login(user: Any) -> str:

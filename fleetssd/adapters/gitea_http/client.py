@@ -1,41 +1,43 @@
-"""httpx behind the forge port: one client, at most two requests in flight, every wait finite."""
+"""Requests to a forge: one client, at most two in flight, no more a second than is allowed, every wait finite."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import stamina
 
 from fleetssd import config, gitea
 from fleetssd.errors import FleetError, Misconfigured, Rejected, Transient
-from fleetssd.gitea import IssueText, MergedPull, PullRow, Request, Sweep
+from fleetssd.gitea import Request
+
+_T = TypeVar("_T")
 
 IN_FLIGHT = 2
 REDIRECTS = 3
-SWEEPS = 4
-"""How often a sweep is read again while its rows keep moving."""
 
 _SCOPES = "Give forge.token_file a token with read:repository and read:issue, of an account that sees the repositories."
 
 
-class GiteaForge:
-    """A Gitea or Forgejo server, read with one token. Safe to share between threads.
+class Client:
+    """Requests to a Gitea or Forgejo server, with one token. Safe to share between threads.
 
     Every method raises Transient where the server is away or busy (after `attempts` tries), Misconfigured where the
     address or the token is wrong, and Rejected where it refuses this one request.
     """
 
     def __init__(self, settings: config.Forge, *, attempts: int = 4, wait_seconds: float = 0.5) -> None:
-        self.root, self.page_size = settings.url, settings.page_size
+        self.root = settings.url
         self.attempts, self.wait = attempts, wait_seconds
         self.slots = threading.BoundedSemaphore(IN_FLIGHT)
+        self.pace = Pace(settings.requests_per_second)
         self.client = httpx.Client(
             headers={"Authorization": f"token {read_token(settings.token_file)}", "Accept": "application/json"},
             timeout=settings.timeout_seconds,
@@ -48,58 +50,7 @@ class GiteaForge:
         """Close the connections."""
         self.client.close()
 
-    def sweep(self, since: datetime | None) -> Sweep:
-        """Return every closed pull request updated at or after `since`, each once; None means all there are."""
-        rows: dict[gitea.PullKey, PullRow] = {}
-        at: datetime | None = None
-        for _ in range(SWEEPS):
-            found, total_moved, told = self._pages(since)
-            at = at or told
-            rows |= {row.key: row for row in found}
-            if not total_moved:
-                return Sweep(tuple(rows.values()), at)
-        return Sweep(tuple(rows.values()), at, complete=False)
-
-    def pull(self, repository: str, number: int) -> MergedPull | None:
-        """Return the detail of one pull request; None where it is gone or hidden from us."""
-        detail = self._object(gitea.pull_request(repository, number))
-        with _shaped(self.root, "a pull request"):
-            return None if detail is None else gitea.parse_pull(detail, self.root)
-
-    def issue(self, repository: str, number: int) -> IssueText | None:
-        """Return an issue's title and body; None where it is missing or is a pull request."""
-        row = self._object(gitea.issue_request(repository, number))
-        with _shaped(self.root, "an issue"):
-            return None if row is None else gitea.parse_issue(row, repository)
-
-    def timeline(self, repository: str, number: int) -> list[dict[str, Any]]:
-        """Return the raw timeline rows of an issue or pull request; none where it is gone."""
-        try:
-            return gitea.items(self._get(gitea.timeline_request(repository, number))[0])
-        except Rejected as error:
-            if error.status == 404:
-                return []
-            raise
-
-    def _pages(self, since: datetime | None) -> tuple[list[PullRow], bool, datetime | None]:
-        """Read one sweep: its rows, whether the total moved meanwhile, and the clock before the first page."""
-        rows: list[PullRow] = []
-        totals, at, so_far, page = set[int | None](), None, 0, 1
-        while True:
-            body, response = self._get(gitea.search_request(since, page, self.page_size))
-            found, on_page = gitea.items(body), len(body) if isinstance(body, list) else 0
-            with _shaped(self.root, "a list of pull requests"):
-                rows += [row for item in found if (row := gitea.parse_row(item, self.root)) is not None]
-            at = at or _date(response)
-            total = _total(response)
-            totals.add(total)
-            so_far += on_page
-            following = gitea.next_page(page, on_page, so_far, total)
-            if following is None:
-                return rows, len(totals) > 1, at
-            page = following
-
-    def _object(self, request: Request) -> dict[str, Any] | None:
+    def object(self, request: Request) -> dict[str, Any] | None:
         """Return a JSON object, or None where there is none for us; a body of `null` is asked for again."""
 
         def whole(body: Any) -> None:
@@ -107,7 +58,7 @@ class GiteaForge:
                 raise Transient(f"{self.root} answered {request.path} with no object", hint="It is asked again later.")
 
         try:
-            body, _ = self._get(request, whole)
+            body, _ = self.get(request, whole)
         except Rejected as error:
             if error.status in (404, 410):
                 return None
@@ -115,7 +66,26 @@ class GiteaForge:
         found: dict[str, Any] = body
         return found
 
-    def _get(self, request: Request, check: Callable[[Any], None] = lambda _: None) -> tuple[Any, httpx.Response]:
+    def get(self, request: Request, check: Callable[[Any], None] = lambda _: None) -> tuple[Any, httpx.Response]:
+        """Return the JSON of an answer, and the answer."""
+
+        def read(response: httpx.Response) -> Any:
+            body = _json(response, self.root)
+            check(body)
+            return body
+
+        return self._until(request, read)
+
+    def text(self, request: Request) -> bytes | None:
+        """Return an answer's bytes, or None where there is nothing for us."""
+        try:
+            return self._until(request, lambda response: response.content)[0]
+        except Rejected as error:
+            if error.status in (404, 410):
+                return None
+            raise
+
+    def _until(self, request: Request, read: Callable[[httpx.Response], _T]) -> tuple[_T, httpx.Response]:
         """Send a request until it is answered; a server that says when to come back is obeyed."""
         tries, wait = self.attempts, self.wait
         for attempt in stamina.retry_context(
@@ -123,9 +93,8 @@ class GiteaForge:
         ):
             with attempt:
                 response = self._once(request)
-                body = _json(response, self.root)
-                check(body)
-        return body, response
+                found = read(response)
+        return found, response
 
     def _once(self, request: Request) -> httpx.Response:
         url = self.root + request.path
@@ -133,6 +102,7 @@ class GiteaForge:
         for _ in range(REDIRECTS + 1):
             try:
                 with self.slots:
+                    self.pace.wait()
                     response = self.client.get(url, params=query)
             except httpx.InvalidURL:
                 raise Rejected(f"{self.root} has no {request.path}", status=404) from None
@@ -153,8 +123,25 @@ class GiteaForge:
         return str(httpx.URL(url).join(target))
 
 
+class Pace:
+    """Lets so many requests a second go, evenly; 0 means any number."""
+
+    def __init__(self, rate: float) -> None:
+        self.gap = 1 / rate if rate else 0.0
+        self.lock, self.free_at = threading.Lock(), 0.0
+
+    def wait(self) -> None:
+        """Return when it is this request's turn."""
+        if self.gap:
+            with self.lock:
+                now = time.monotonic()
+                turn = max(now, self.free_at)
+                self.free_at = turn + self.gap
+            time.sleep(turn - now)
+
+
 @contextmanager
-def _shaped(root: str, what: str) -> Iterator[None]:
+def shaped(root: str, what: str) -> Iterator[None]:
     """Turn an answer of an unknown shape into an error that names it."""
     try:
         yield
@@ -232,18 +219,20 @@ def _retry_after(response: httpx.Response) -> float | None:
     if text.isdigit():
         return float(text)
     try:
-        return max((parsedate_to_datetime(text) - (_date(response) or datetime.now(UTC))).total_seconds(), 0.0)
+        return max((parsedate_to_datetime(text) - (date(response) or datetime.now(UTC))).total_seconds(), 0.0)
     except (ValueError, TypeError):
         return None
 
 
-def _date(response: httpx.Response) -> datetime | None:
+def date(response: httpx.Response) -> datetime | None:
+    """Return the server's clock, or None where it told none."""
     try:
         return parsedate_to_datetime(response.headers["date"]).astimezone(UTC)
     except (KeyError, ValueError, TypeError):
         return None
 
 
-def _total(response: httpx.Response) -> int | None:
+def total(response: httpx.Response) -> int | None:
+    """Return how many rows the server says there are, or None where it does not say."""
     text = response.headers.get("x-total-count", "")
     return int(text) if text.isdigit() else None
