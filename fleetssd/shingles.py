@@ -70,37 +70,38 @@ class _Token(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """The shingles of a record: of what was asked, and of what answered it.
+    """What a record is compared by: the words of what was asked, the names in what answered it, and its shingles."""
 
-    `bare` is the wish again with every word that the answer has for a name taken for one: a rename may go through the
-    prose too, or stop at the code.
-    """
-
-    wish: Shingles
-    bare: Shingles
+    words: tuple[str, ...]
+    names: frozenset[str]
     answer: Shingles
+
+    def wish(self, names: Collection[str]) -> Shingles:
+        """Return the shingles of what was asked, with the words that are among `names` taken for names."""
+        return _runs([_NAME if word in names else word for word in self.words], WORDS)
 
 
 def looks(record: Record) -> Looks:
-    """Return the shingles of a record's prompt and of its solution (a whole file, or a unified diff)."""
+    """Return what a record's prompt and its solution (a whole file, or a unified diff) are compared by."""
     if record.solution_path:
         parts = [("", _tokens(record.solution, record.solution_path))]
     else:
         parts = [(sign, _tokens(text, path)) for sign, path, text in _changes(record.solution)]
     answer = frozenset(sign + run for sign, found in parts for run in _runs([token.text for token in found], TOKENS))
-    names = {token.name for _, found in parts for token in found}
     defined = {token.name for _, found in parts for token in found if token.defined}
-    wish, bare = (_runs(_words(record.prompt, own), WORDS) for own in (defined, names))
-    return Looks(wish, bare, answer)
+    names = frozenset(token.name.casefold() for _, found in parts for token in found if token.name)
+    return Looks(tuple(_words(record.prompt, defined)), names, answer)
 
 
 def likeness(one: Looks, other: Looks) -> float:
     """Return the smaller of two Jaccard indices in [0, 1], of the wishes and of the answers.
 
-    Both must agree: templated wishes have different answers, and two changes of one large file different wishes.
+    Both must agree: templated wishes have different answers, and two changes of one large file different wishes. A
+    rename may go through the prose or stop at the code, so what either answer has for a name is one in both wishes.
     """
-    wishes = max(_jaccard(one.wish, other.wish), _jaccard(one.bare, other.bare))
-    return min(wishes, _jaccard(one.answer, other.answer))
+    answers = _jaccard(one.answer, other.answer)
+    names = one.names | other.names
+    return min(_jaccard(one.wish(names), other.wish(names)), answers) if answers else 0.0
 
 
 def _tokens(text: str, path: str, own: Collection[str] = ()) -> list[_Token]:

@@ -31,7 +31,8 @@ def ties(record: Record, sketch: Sketch) -> tuple[int, ...]:
     if not record.prompt:
         return _exact(record)
     found = looks(record)
-    return _exact(record) + sketch(frozenset(f"w {run}" for run in found.bare) | {f"a {run}" for run in found.answer})
+    wish = (f"w {run}" for run in found.wish(found.names))
+    return _exact(record) + sketch(frozenset((*wish, *(f"a {run}" for run in found.answer))))
 
 
 def issue_tie(key: str) -> int:

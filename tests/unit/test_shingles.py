@@ -115,7 +115,7 @@ def test_the_toys_problems_stay_apart() -> None:
         (a, b)
         for number, a in enumerate(found)
         for b in found[:number]
-        if len(a.wish & b.wish) * 2 > len(a.wish) and likeness(a, b) >= 0.7
+        if len(a.answer & b.answer) * 2 > len(a.answer) and likeness(a, b) >= 0.7
     ]
     assert len(twins) < 60
     assert all(likeness(a, b) == 1 for a, b in twins if likeness(a, b) >= 0.8)
