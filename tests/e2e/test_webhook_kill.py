@@ -83,7 +83,7 @@ def send_until_cut(url: str, numbers: Iterator[int], acknowledged: set[int]) -> 
 
 
 def test_no_delivery_with_a_2xx_is_lost(tmp_path: Path) -> None:
-    """Of a burst cut off by SIGKILL all that was acknowledged is on file; what was not is kept when it is sent again."""
+    """Of a burst cut off by SIGKILL all that was acknowledged is on file; what was not is kept when sent again."""
     config, url = settings(tmp_path)
     acknowledged: set[int] = set()
     with daemon(config, url) as process:
