@@ -108,6 +108,7 @@ class Base(Section):
 
     weights: Path | None = None
     gguf: Path | None = None
+    fallback_type: Literal["Q8_0", "F32", "F16", "BF16", "Q5_1", "Q5_0", "Q4_1", "Q4_0"] = "Q8_0"
 
 
 class Recipe(Section):
@@ -121,6 +122,9 @@ class Recipe(Section):
     top_p: float = Field(default=0.8, gt=0, le=1)
     min_p: float = Field(default=0.0, ge=0, lt=1)
     max_tokens: int = Field(default=2048, gt=0)
+    sampler: Literal["llama-server", "ollama", "transformers", "vllm"] = "llama-server"
+    sampler_url: str | None = None
+    parity: Literal["paper", "none"] = "paper"
     rank: int = Field(default=32, gt=0)
     alpha: float = Field(default=32.0, gt=0)
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -143,6 +147,19 @@ class Recipe(Section):
     @classmethod
     def _preset(cls, given: Any) -> Any:
         return presets.fill(given) if isinstance(given, Mapping) else given
+
+    @model_validator(mode="after")
+    def _sampled(self) -> Self:
+        if self.parity == "paper" and self.sampler == "ollama":
+            raise ValueError('ollama tempers last, the paper first: sampler = "llama-server", or parity = "none"')
+        if self.sampler == "vllm" and self.sampler_url is None:
+            raise ValueError('sampler = "vllm" needs sampler_url, such as "http://127.0.0.1:8000"')
+        return self
+
+    @field_validator("sampler_url")
+    @classmethod
+    def _http(cls, url: str | None) -> str | None:
+        return url and _http_url(url)
 
 
 class Decode(Section):

@@ -439,6 +439,10 @@ class Builder(Protocol):
     def baked(self, base_gguf: Path, out: Path, tau: float) -> str:
         """Write a copy of the base with τ baked in and return its sha256 (hex)."""
         ...
+
+    def retyped(self, base_gguf: Path, built: Path) -> dict[str, int]:
+        """Return how many tensors of a built file have another type than in the base, by `<old> > <new>`."""
+        ...
     def place(self, backend: str, device: str, *, qlora: bool) -> Choice:
         """Return what trains here and why; "auto" is found by trying."""
         ...

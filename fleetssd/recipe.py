@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -11,6 +12,13 @@ Arm: TypeAlias = Literal["ssd", "merged"]
 Manage: TypeAlias = Literal["none", "gateway", "bake"]
 TEMPERATURE_FIRST = ("temperature", "top_k", "top_p", "min_p")
 """The paper's order: temper, then truncate. llama.cpp's own default tempers last."""
+ORDERS: Mapping[str, tuple[str, ...]] = {
+    "llama-server": TEMPERATURE_FIRST,
+    "transformers": TEMPERATURE_FIRST,
+    "vllm": ("temperature", "min_p", "top_k", "top_p"),
+    "ollama": ("top_k", "top_p", "min_p", "temperature"),
+}
+"""The order in which each sampler applies a decode: the first two do as they are told, the others as they are built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,13 @@ class Sampling:
     def at(self, temperature: float) -> Sampling:
         """Return the same decode at another temperature."""
         return Sampling(temperature, self.top_k, self.top_p, self.min_p, self.max_tokens, self.order)
+
+    @property
+    def described(self) -> str:
+        """Every parameter in the order of its use, such as `temperature 1.5 > top_k 20`; said of each sample."""
+        values = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "min_p": self.min_p}
+        label = "" if self.order[0] == "temperature" else " (temperature last)"
+        return " > ".join(f"{step} {values[step]:g}" for step in self.order) + label
 
 
 @dataclass(frozen=True, slots=True)

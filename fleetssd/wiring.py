@@ -181,7 +181,7 @@ def open_workshop(settings: Settings, progress: Progress) -> Iterator[Workshop]:
             sampler=lambda gguf: open_sampler(settings, gguf),
             sandbox=lambda: _closing(open_sandbox(settings)),
             trainer=open_trainer(settings),
-            builder=GgufBuilder(),
+            builder=GgufBuilder(settings.base.fallback_type),
             clock=open_clock(settings),
             folder=settings.data_dir / "nights",
             progress=progress,
@@ -189,10 +189,36 @@ def open_workshop(settings: Settings, progress: Progress) -> Iterator[Workshop]:
 
 
 def open_sampler(settings: Settings, gguf: Path) -> AbstractContextManager[Sampler]:
-    """Return a llama.cpp server over the frozen base, which can temper first."""
-    from fleetssd.adapters.llamacpp_sampler import LlamaServerSampler  # noqa: PLC0415
+    """Return what draws the training samples from the frozen base: a child of ours, or a server at an address."""
+    from fleetssd.adapters import samplers  # noqa: PLC0415
 
-    return LlamaServerSampler(gguf, context=_row_tokens(settings), slots=SAMPLER_SLOTS)
+    recipe, context = settings.recipe, _row_tokens(settings)
+    if recipe.sampler == "ollama":
+        return _engine_sampler(settings)
+    if recipe.sampler == "vllm":
+        assert recipe.sampler_url is not None  # noqa: S101  the settings ask for it
+        return samplers.VllmSampler(recipe.sampler_url)
+    if recipe.sampler == "transformers":
+        weights = settings.base.weights or settings.data_dir / "base" / "hf"
+        return samplers.TransformersSampler(
+            weights, context=context, python=recipe.python, at_once=SAMPLER_SLOTS, threads=recipe.threads
+        )
+    return samplers.LlamaServerSampler(recipe.sampler_url or gguf, context=context, slots=SAMPLER_SLOTS)
+
+
+@contextmanager
+def _engine_sampler(settings: Settings) -> Iterator[Sampler]:
+    """Open the engine, or the other Ollama that the settings name, as a sampler."""
+    from fleetssd.operations.engine_sampler import EngineSampler  # noqa: PLC0415
+
+    url = settings.recipe.sampler_url or settings.engine.url
+    other = settings.model_copy(update={"engine": settings.engine.model_copy(update={"url": url})})
+    engine = open_engine(other)
+    try:
+        with EngineSampler(engine, settings.engine.base_model) as sampler:
+            yield sampler
+    finally:
+        engine.close()
 
 
 def _row_tokens(settings: Settings) -> int:

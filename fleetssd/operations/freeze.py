@@ -10,7 +10,7 @@ from fleetssd.checkpoints import Checkpoint, Night
 from fleetssd.config import Settings
 from fleetssd.errors import Misconfigured
 from fleetssd.ports import Engine, Store
-from fleetssd.recipe import TEMPERATURE_FIRST, Lora, NightPlan, Sampling
+from fleetssd.recipe import ORDERS, Lora, NightPlan, Sampling
 from fleetssd.records import Record
 from fleetssd.status import served
 
@@ -85,7 +85,7 @@ def production_decode(settings: Settings) -> Sampling:
 
 def _sampling(settings: Settings) -> Sampling:
     recipe = settings.recipe
-    return Sampling(recipe.t_train, recipe.top_k, recipe.top_p, recipe.min_p, recipe.max_tokens, TEMPERATURE_FIRST)
+    return Sampling(recipe.t_train, recipe.top_k, recipe.top_p, recipe.min_p, recipe.max_tokens, ORDERS[recipe.sampler])
 
 
 def _lora(settings: Settings) -> Lora:

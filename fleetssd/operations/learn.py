@@ -60,14 +60,21 @@ def sample(plan: NightPlan, store: Store, sampler: Sampler, progress: Progress) 
     for start in range(0, len(open_), CHUNK):
         chunk = open_[start : start + CHUNK]
         prompts = [Prompt(record.prompt, seed_of(plan.seed, record.id)) for record in chunk]
-        answers = sampler.sample(prompts, plan.sampling, lambda *_: None)
+        done = len(have) + start
+        answers = sampler.sample(prompts, plan.sampling, _further(progress, done, len(records)))
         store.add_samples(
             Sample(plan.night, r.id, p.text, a.text, p.seed, a.finish, sampler.name)
             for r, p, a in zip(chunk, prompts, answers, strict=True)
         )
-        progress(len(have) + start + len(chunk), len(records), "samples")
+        progress(done + len(chunk), len(records), "samples")
     rows = store.samples(plan.night)
-    return {"samples": len(rows), "engine": sampler.name, "finish": dict(Counter(row.finish for row in rows))}
+    finish = dict(Counter(row.finish for row in rows))
+    return {"samples": len(rows), "engine": sampler.name, "sampling": asdict(plan.sampling), "finish": finish}
+
+
+def _further(progress: Progress, before: int, total: int) -> Progress:
+    """Return progress within a chunk as progress of the whole."""
+    return lambda done, _chunk, what: progress(before + done, total, what)
 
 
 def training_rows(
@@ -163,12 +170,14 @@ def build(plan: NightPlan, builder: Builder, base: Base, folder: Path, tau: floa
     same_base(plan, base)
     adapter, out = folder / "train" / "adapter", folder / "artefact"
     out.mkdir(parents=True, exist_ok=True)
+    retyped: dict[str, int] = {}
     files = {"adapter": builder.adapter(adapter, base.gguf, out / "adapter.gguf")}
     if road == "merged-create":
         files["merged"] = builder.merged(adapter, base.gguf, out / "merged.gguf", tau)
+        retyped = builder.retyped(base.gguf, out / "merged.gguf")
     elif tau != 1.0:
         files["baked"] = builder.baked(base.gguf, out / "baked.gguf", tau)
-    return {"files": files, "tau": tau, "road": road}
+    return {"files": files, "tau": tau, "road": road, "retyped": retyped}
 
 
 def seed_of(seed: int, *parts: object) -> int:

@@ -5,29 +5,24 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import httpx
-import stamina
 
-from fleetssd.errors import Corrupt, Misconfigured, Rejected, Transient
+from fleetssd.adapters.samplers.drawing import Wire, draw_all
+from fleetssd.errors import Corrupt, Misconfigured, Rejected
 from fleetssd.ports import Completion, Progress, Prompt
 from fleetssd.recipe import Sampling
-
-READ_SECONDS = 600.0
-ATTEMPTS = 3
 
 
 class LlamaServerSampler:
     """Draws completions through /apply-template and /completion; a context manager.
 
     Over a GGUF it runs a server of its own in a child process, over a URL it uses the one that is there. `name`
-    records the engine, its version and, after the first draw, the order of the samplers.
+    records the engine, its version and, after the first draw, the decode in its order.
     """
 
     def __init__(
@@ -46,14 +41,13 @@ class LlamaServerSampler:
         self._command = ["--context", str(context), "--slots", str(slots), "--threads", str(threads)]
         self._transport = transport
         self._child: subprocess.Popen[str] | None = None
-        self._http = httpx.Client()
+        self._wire = Wire("")
 
     def __enter__(self) -> LlamaServerSampler:
         """Start the child, or find out what the given URL is. Raises Misconfigured where neither works."""
         self.url = self._start(self._model) if isinstance(self._model, Path) else self._model
-        timeout = httpx.Timeout(READ_SECONDS, connect=5.0, pool=None)
-        self._http = httpx.Client(base_url=self.url, timeout=timeout, transport=self._transport)
-        build = self._post("GET", "/props").get("build_info", "unknown build")
+        self._wire = Wire(self.url, self._transport)
+        build = self._wire.json("GET", "/props").get("build_info", "unknown build")
         self._engine = self.name = f"{self.name} {build}"
         return self
 
@@ -61,7 +55,7 @@ class LlamaServerSampler:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the child."""
-        self._http.close()
+        self._wire.close()
         if self._child is None:
             return
         assert self._child.stdin is not None  # noqa: S101  it was opened as a pipe
@@ -84,25 +78,15 @@ class LlamaServerSampler:
 
         Raises Transient where the server is gone, Corrupt where it sampled in another order than it was told.
         """
-        self.name = f"{self._engine}; {' > '.join(sampling.order)}"
-        lock, done = threading.Lock(), 0
-
-        def one(prompt: Prompt) -> Completion:
-            nonlocal done
-            completion = self._draw(prompt, sampling)
-            with lock:
-                done += 1
-                progress(done, len(prompts), "samples")
-            return completion
-
-        with ThreadPoolExecutor(self._slots, thread_name_prefix="sample") as pool:
-            return list(pool.map(one, prompts))
+        self.name = f"{self._engine}; {sampling.described}"
+        return draw_all(prompts, lambda prompt: self._draw(prompt, sampling), self._slots, progress)
 
     def _draw(self, prompt: Prompt, sampling: Sampling) -> Completion:
         messages = [{"role": "user", "content": prompt.text}]
         try:
-            rendered = self._post("POST", "/apply-template", {"messages": messages})["prompt"]
-            reply = self._post("POST", "/completion", {"prompt": rendered, **parameters(sampling, prompt.seed)})
+            rendered = self._wire.json("POST", "/apply-template", {"messages": messages})["prompt"]
+            body = {"prompt": rendered, **parameters(sampling, prompt.seed)}
+            reply = self._wire.json("POST", "/completion", body)
         except Rejected:
             return Completion("", "error", 0)  # this prompt is too long, or otherwise not for this model
         used = reply.get("generation_settings", {}).get("samplers")
@@ -113,30 +97,9 @@ class LlamaServerSampler:
         finish = "length" if reply.get("stop_type") == "limit" else "stop"
         return Completion(str(reply["content"]), finish, int(reply.get("tokens_predicted", 0)))
 
-    def _post(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        for attempt in stamina.retry_context(
-            on=Transient, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=2.0
-        ):
-            with attempt:
-                return self._once(method, path, body)
-        raise AssertionError  # the last attempt returns or raises
-
-    def _once(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        try:
-            response = self._http.request(method, path, json=body)
-        except httpx.TransportError as error:
-            raise Transient(f"the sampler is gone: {type(error).__name__}", hint=_GONE) from None
-        if response.status_code >= 500:
-            raise Transient(f"the sampler said {response.status_code}: {response.text[:200]}", hint=_GONE)
-        if response.status_code >= 400:
-            raise Rejected(
-                f"the sampler said {response.status_code}: {response.text[:200]}", status=response.status_code
-            )
-        table: dict[str, Any] = response.json()
-        return table
-
     def _start(self, model: Path) -> str:
-        command = [sys.executable, "-m", "fleetssd.adapters.llamacpp_child", "--model", str(model), *self._command]
+        child = "fleetssd.adapters.samplers.llamacpp_child"
+        command = [sys.executable, "-m", child, "--model", str(model), *self._command]
         self._child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -168,5 +131,4 @@ def parameters(sampling: Sampling, seed: int) -> dict[str, Any]:
     }
 
 
-_GONE = "The next start of the night continues where this one stopped."
 _NOT_LOADED = "Is it a GGUF that this llama.cpp knows? `pip install 'fleetssd[demo]'` brings xllamacpp."
