@@ -6,7 +6,10 @@ import math
 
 import numpy as np
 
-from fleetssd.scoring import NORMAL, Array
+from fleetssd.scoring import NORMAL, Array, Scores
+
+BETWEEN = 0.10
+"""Planned standard deviation of a true gain over problems, where none has been measured yet."""
 
 
 def sample_size(delta: float, discordant: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
@@ -28,6 +31,36 @@ def sample_size_repeated(
     """
     needed = _z(alpha) + NORMAL.inv_cdf(power)
     return needed**2 * (between**2 + 2.0 * within / samples) / delta**2
+
+
+def power_repeated(
+    delta: float, problems: int, *, between: float, within: float, samples: int, alpha: float = 0.05
+) -> float:
+    """Return the chance that `problems` problems with `samples` each show a gain of `delta` (see the size above)."""
+    error = math.sqrt((between**2 + 2.0 * within / samples) / problems)
+    return 1.0 - NORMAL.cdf(_z(alpha) - delta / error)
+
+
+def detectable_repeated(
+    problems: int, *, between: float, within: float, samples: int, alpha: float = 0.05, power: float = 0.8
+) -> float:
+    """Return the smallest delta that `problems` problems with `samples` each can show; at most 1."""
+    needed = _z(alpha) + NORMAL.inv_cdf(power)
+    return min(1.0, needed * math.sqrt((between**2 + 2.0 * within / samples) / problems))
+
+
+def within(scores: Scores) -> float:
+    """Return the mean of p(1-p) over problems, unbiased: c(n-c) / (n(n-1)).
+
+    Where every problem has one sample, that of the pooled share, which is its upper bound.
+    """
+    n, c = np.asarray(scores.n, dtype=np.float64), np.asarray(scores.c, dtype=np.float64)
+    more = n > 1
+    if not more.any():
+        share = float((c / n).mean())
+        return share * (1.0 - share)
+    n, c = n[more], c[more]
+    return float((c * (n - c) / (n * (n - 1.0))).mean())
 
 
 def detectable(problems: int, discordant: float, *, alpha: float = 0.05, power: float = 0.8) -> float:

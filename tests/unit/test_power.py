@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fleetssd import power
+from fleetssd.scoring import Scores
 
 
 @pytest.mark.parametrize(
@@ -90,3 +91,26 @@ def test_detectable_effect_from_tonights_spread() -> None:
 def test_power_of_the_exact_test(problems: int, discordant: float, delta: float, expected: float) -> None:
     """20 problems with one sample each cannot show +5 points; the chance is 1 in 100."""
     assert power.mcnemar_power(problems, discordant, delta) == pytest.approx(expected, abs=6e-4)
+
+
+@pytest.mark.parametrize(("problems", "samples"), [(20, 1), (189, 4), (110, 8), (500, 2)])
+def test_chance_size_and_effect_of_repeated_samples_agree(problems: int, samples: int) -> None:
+    """What is just detectable is shown with 80 % chance, and needs just so many problems."""
+    plan = {"between": 0.10, "within": 0.10}
+    effect = power.detectable_repeated(problems, samples=samples, **plan)  # type: ignore[arg-type]
+    assert power.power_repeated(effect, problems, samples=samples, **plan) == pytest.approx(0.8)  # type: ignore[arg-type]
+    assert power.sample_size_repeated(effect, samples=samples, **plan) == pytest.approx(problems)  # type: ignore[arg-type]
+
+
+def test_no_effect_is_larger_than_one() -> None:
+    """A single problem with wild samples detects nothing, which is written as 1."""
+    assert power.detectable_repeated(1, between=0.5, within=0.25, samples=1) == 1.0
+
+
+def test_spread_within_problems_is_unbiased() -> None:
+    """The mean over all outcomes of three samples is p(1-p); problems with one sample are left out, or pooled."""
+    p = 0.3
+    chances = [math.comb(3, c) * p**c * (1 - p) ** (3 - c) for c in range(4)]
+    found = [power.within(Scores(("a", "b"), (3, 1), (c, 1))) for c in range(4)]
+    assert sum(chance * each for chance, each in zip(chances, found, strict=True)) == pytest.approx(p * (1 - p))
+    assert power.within(Scores(("a", "b"), (1, 1), (1, 0))) == 0.25

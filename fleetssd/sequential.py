@@ -1,0 +1,105 @@
+"""Evidence that may be looked at any time: a bet against "no gain", whose capital is an e-value.
+
+Of a candidate that gained nothing the capital grows 1/alpha-fold with chance alpha at most, whenever one looks (Ville
+1939; bets on bounded means after Waudby-Smith and Ramdas 2024). Stakes are set before the first answer and the order
+of the issues does not matter, so a better answer never makes the capital smaller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from fleetssd.scoring import Array
+
+Decision: TypeAlias = Literal["promote", "futile", "continue"]
+
+MISS = 0.1
+"""The chance at most that a candidate which gains the planned effect is given up early."""
+_STAKES = ((1.0, 0.75), (0.5, 0.25))  # the planned bet, and half of it in case the gains spread wider than planned
+_MOST = 0.95  # of the capital: a lost bet must leave something
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """What is fixed before the first answer: the gain worth finding, the stake, and the two thresholds.
+
+    `alpha` is tonight's two-sided share: like the lower end of its interval, a promotion spends half of it.
+    """
+
+    effect: float
+    stake: float
+    alpha: float
+    miss: float = MISS
+
+    @property
+    def enough(self) -> float:
+        """Log capital that promotes: a promotion of no gain has chance alpha/2."""
+        return math.log(2.0 / self.alpha)
+
+    @property
+    def hopeless(self) -> float:
+        """Log capital of the bet against the planned effect that gives up."""
+        return -math.log(self.miss)
+
+
+def design(effect: float, alpha: float, *, between: float, within: float, samples: int, miss: float = MISS) -> Design:
+    """Plan the stake that makes the capital grow fastest at the planned effect: delta / (variance + delta^2)."""
+    variance = between**2 + 2.0 * within / samples
+    return Design(effect, min(_MOST, effect / (variance + effect**2)), alpha, miss)
+
+
+def log_e(deltas: Array, stake: float) -> Array:
+    """Return the log e-value against "the mean delta is at most 0" after the last of each row's deltas in [-1, 1].
+
+    Works on the last axis. E = sum over stakes of weight * prod(1 + stake * delta).
+    """
+    return _mixed(np.log1p(share * stake * deltas).sum(axis=-1) for share, _ in _STAKES)
+
+
+def log_paths(deltas: Array, stake: float) -> Array:
+    """Return `log_e` after each delta: the whole path along the last axis."""
+    return _mixed(np.log1p(share * stake * deltas).cumsum(axis=-1) for share, _ in _STAKES)
+
+
+def look(deltas: Array, plan: Design) -> Decision:
+    """Say whether tonight may stop: the gain is shown, or the planned effect is not to be hoped for any more."""
+    if shown(deltas, plan):
+        return "promote"
+    # The same bet on the other side: how far the candidate falls short of the planned effect.
+    return "futile" if float(log_e(plan.effect - deltas, plan.stake)) >= plan.hopeless else "continue"
+
+
+def shown(deltas: Array, plan: Design) -> bool:
+    """Say whether the capital is enough to promote."""
+    return bool(log_e(deltas, plan.stake) >= plan.enough)
+
+
+def carried(logs: Iterable[float]) -> float:
+    """Return the log e-value of a challenger over several nights: capital is carried on, so the e-values multiply.
+
+    Each night's issues must be fresh to it; asked the same issues again, a night adds no evidence about new ones.
+    """
+    return math.fsum(logs)
+
+
+def mcnemar_e(wins: int, losses: int, *, one_sided: bool = False) -> float:
+    """Return the e-value of `wins` against `losses` discordant issues: 2^(b+c) B(b+1, c+1), a uniform prior's.
+
+    One-sided puts the prior on win rates above one half.
+    """
+    total = wins + losses
+    two_sided = 2.0**total / ((total + 1) * math.comb(total, wins))
+    if not one_sided:
+        return two_sided
+    above = sum(math.comb(total + 1, count) for count in range(wins + 1)) / 2 ** (total + 1)
+    return 2.0 * above * two_sided
+
+
+def _mixed(parts: Iterable[Array]) -> Array:
+    weighted = [part + math.log(weight) for part, (_, weight) in zip(parts, _STAKES, strict=True)]
+    return np.asarray(np.logaddexp.reduce(weighted, axis=0), dtype=np.float64)
