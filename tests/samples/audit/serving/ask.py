@@ -1,0 +1,1 @@
+ask(prompt, temperature=0.15, top_p=0.8)
