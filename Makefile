@@ -4,16 +4,20 @@ PYTHON ?= python3
 TORCH_INDEX_URL ?=
 # Two workers, a file each: session fixtures (a trained model, a server) are made once a file.
 PYTEST_ARGS ?= -n 2 --dist loadfile
+# 0: do not install the other training backends (Unsloth, MLX), and skip their tests.
+FLEETSSD_TEST_BACKENDS ?= 1
+export FLEETSSD_TEST_BACKENDS
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BACKENDS := .venv-backends
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: venv demo test check lint types imports units sandbox clean
+.PHONY: venv venv-backends demo test check lint types imports units sandbox clean
 
 venv: $(READY)
 
@@ -24,6 +28,15 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train,demo,dev]'
 	@touch $(READY)
 
+# Unsloth and MLX stand in a venv of their own, which reads .venv through a .pth file: neither can change a pin of .venv.
+venv-backends: $(if $(filter 0,$(FLEETSSD_TEST_BACKENDS)),,$(BACKENDS)/.ready)
+
+$(BACKENDS)/.ready: tests/e2e/backends.txt $(READY)
+	$(BIN)/python -m venv --clear --without-pip $(BACKENDS)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$($(BACKENDS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth
+	$(BIN)/pip --quiet --disable-pip-version-check --python $(BACKENDS)/bin/python install --no-deps -r tests/e2e/backends.txt
+	@touch $@
+
 sandbox:
 	@command -v git >/dev/null || { echo "error: git is missing; apt-get install git" >&2; exit 78; }
 	@command -v bwrap >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && { apt-get update -qq; apt-get install -y -qq bubblewrap; } >/dev/null; } || true
@@ -32,7 +45,7 @@ sandbox:
 demo: venv sandbox
 	$(BIN)/fleetssd demo --dir demo
 
-test: venv sandbox check units
+test: venv venv-backends sandbox check units
 
 check: lint types imports
 
@@ -46,7 +59,7 @@ types: venv
 imports: venv
 	$(BIN)/lint-imports
 
-units: venv sandbox
+units: venv venv-backends sandbox
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 clean:

@@ -8,12 +8,21 @@ from typing import Any
 from fleetssd.adapters.backends import sft
 from fleetssd.adapters.backends.job import Fitted, Job
 from fleetssd.adapters.backends.rows import cannot_load
+from fleetssd.errors import Misconfigured
 from fleetssd.training import TrainPlan
 
 
 def prepare(plan: TrainPlan) -> Mapping[str, str]:
-    """Import the stack and return its versions. Raises Misconfigured."""
-    return sft.load(plan.threads).versions
+    """Import the stack and return its versions. Raises Misconfigured where the plan's device is not there."""
+    libraries, kind = sft.load(plan.threads), plan.placement.kind
+    torch = libraries.torch
+    has = {"cuda": torch.cuda, "xpu": torch.xpu, "metal": torch.backends.mps}.get(kind)
+    if has and not has.is_available():
+        raise Misconfigured(
+            f"the plan is for {kind} and PyTorch sees none",
+            hint="Mend the driver; a run never changes its device by itself.",
+        )
+    return libraries.versions
 
 
 def fit(job: Job) -> Fitted:

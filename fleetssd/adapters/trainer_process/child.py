@@ -141,10 +141,16 @@ def confined(python: Path, base: Path, out: Path, kind: str = "cpu") -> list[str
     ]
     argv = list(_WALLS)
     linked = [path.resolve() for path in base.iterdir() if path.is_symlink()]  # a Hugging Face cache is made of links
-    for path in (*system, home, real, _ROOT / "fleetssd", _ROOT / "services", base, *linked):
+    for path in (*system, home, real, *_pointed_to(home), _ROOT / "fleetssd", _ROOT / "services", base, *linked):
         argv += ["--ro-bind-try", str(path), str(path)]
     if kind != "cpu":
         nodes = [*Path("/dev").glob("nvidia*"), Path("/dev/dri"), Path("/dev/kfd")]
         argv += [word for node in nodes for word in ("--dev-bind-try", str(node), str(node))]
         argv += [word for path in ("/sys", "/opt/rocm") for word in ("--ro-bind-try", path, path)]
     return [*argv, "--bind", str(out), str(out), "--chdir", str(out), "--"]
+
+
+def _pointed_to(venv: Path) -> list[Path]:
+    """Return the folders that a venv reads beside its own, by lines of its .pth files."""
+    lines = [line for path in venv.glob("lib/python*/site-packages/*.pth") for line in path.read_text().splitlines()]
+    return [Path(line) for line in lines if line.startswith("/")]
