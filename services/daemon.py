@@ -31,6 +31,8 @@ from fleetssd.serving import pending
 
 log = structlog.get_logger()
 
+AGAIN = timedelta(seconds=1)
+"""How long after a poll the one runs that a webhook asked for meanwhile."""
 RETRY = timedelta(minutes=1)
 """How long a night that asked to be tried again (exit 75) waits."""
 
@@ -43,7 +45,7 @@ class Daemon:
         self.parts = wiring.open_daemon(settings)
         self.night: subprocess.Popen[bytes] | None = None
         self.retry_at = self.parts.clock.now()
-        self.leaving = threading.Event()
+        self.leaving, self.polling, self.hinted = threading.Event(), threading.Event(), threading.Event()
         self.scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
 
     def start(self) -> None:
@@ -74,8 +76,10 @@ class Daemon:
         log.info("daemon_stopped")
 
     def hint(self) -> None:
-        """Poll now: a webhook said that something happened."""
-        self.scheduler.modify_job("_poll", next_run_time=_now())
+        """Poll now, or right after the poll that is running: a webhook said that something happened."""
+        self.hinted.set()
+        if not self.polling.is_set():
+            self.scheduler.modify_job("_poll", next_run_time=_now())
 
     def _job(self, job: Callable[[], None]) -> None:
         """Run a job; a failure is one line in the log, never the end of the daemon."""
@@ -87,6 +91,17 @@ class Daemon:
             log.exception("job_crashed", job=job.__name__)
 
     def _poll(self) -> None:
+        self.polling.set()
+        self.hinted.clear()
+        try:
+            self._poll_once()
+        finally:
+            self.polling.clear()
+            if self.hinted.is_set() and not self.leaving.is_set():
+                # Not at once: the scheduler skips a job whose last run has not quite ended.
+                self.scheduler.modify_job("_poll", next_run_time=_now() + AGAIN)
+
+    def _poll_once(self) -> None:
         p = self.parts
         summary = ingest.poll_once(
             self.settings, p.forge, p.mirror, p.store, p.secrets, p.clock.now(), lambda *_: None, wiring.open_sketch()

@@ -327,3 +327,17 @@ def test_without_a_daemon_the_hook_is_installed_untested(
     assert run(settings, "install") == 0
     assert "daemon is not up" in capsys.readouterr().err
     assert len(shown(desk)) == 1
+
+
+def test_the_oldest_server_is_served_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """1.22 answers a renamed repository with 307 and an empty one's test with a bare 500."""
+    with embedded(tmp_path / "forge", version="1.22.3") as old:
+        desk = old.repository()
+        desk.maintainer.ask("PATCH", desk.api, {"name": f"{desk.place.split('/')[1]}-new"})
+        assert [installed(desk).did for _ in range(2)] == ["created", "updated"]
+        assert len(desk.maintainer.get(f"{desk.api}-new/hooks")) == 1
+        old.maintainer.post("/orgs/fleet/repos", {"name": "hollow", "auto_init": False})
+        with daemon(tmp_path, old, "fleet/hollow") as settings:
+            assert run(settings, "install", "--json") == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert (told["did"], told["test"].startswith("not made: ")) == ("created", True)
