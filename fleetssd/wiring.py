@@ -233,6 +233,8 @@ def open_trainer(settings: Settings) -> Trainer:
     return ProcessTrainer(settings.recipe.python or Path(sys.executable))
 
 
+PROMPT_TOKENS = 2048
+"""What a prompt may take of a slot's context where recipe.max_length is 0."""
 
 SAMPLER_SLOTS = 16
 """Completions drawn at once; one thread serves them all."""
@@ -243,8 +245,6 @@ class DaemonParts:
     """What the daemon's jobs share. The sandbox is opened by the first watch: an idle daemon stays small."""
 
     store: SqlStore
-PROMPT_TOKENS = 2048
-"""What a prompt may take of a slot's context where recipe.max_length is 0."""
     forge: Forge
     mirror: Mirror
     secrets: Redact
