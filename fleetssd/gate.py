@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from fleetssd import sequential
 from fleetssd.config import Gate as Policy
 from fleetssd.power import detectable_seen
 from fleetssd.probes import Alarm, ProbeReadings, compare
-from fleetssd.scoring import Estimate, Scores, deltas, difference, estimate, sign_flip
+from fleetssd.scoring import Array, Estimate, Scores, deltas, difference, estimate, sign_flip
 
 Kind: TypeAlias = Literal["promote", "keep", "reject", "invalid"]
 Manage: TypeAlias = Literal["none", "gateway", "bake"]
@@ -22,6 +23,7 @@ class Evidence:
     The probes of base and candidate were read at the same effective temperature. `voids` of `samples` candidate runs
     were sandbox faults (already counted as failed). `overlap` counts held-out issues that leaked into training.
     `alpha` is tonight's share of the error budget; `consulted` says how often this hold-out has been used.
+    `design` is the bet by which an evaluation was stopped, None where every issue was asked whatever came.
     """
 
     incumbent: Scores
@@ -42,6 +44,7 @@ class Evidence:
     held_out: str
     consulted: int
     seed: int = 0
+    design: sequential.Design | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,8 @@ class Verdict:
 
     `lift` and `lift_k` are the candidate's paired gains over the incumbent in pass@1 and pass@k, `over_tuned` that
     in pass@1 over the tuned base, all at the policy's confidence; `lift_tonight` is `lift` at tonight's share of the
-    error budget. `detectable` is the smallest gain that tonight would have shown with 80 % power.
+    error budget. `detectable` is the smallest gain that tonight would have shown with 80 % power. `e_value` stands
+    in for tonight's interval where the evaluation could stop early, which an interval does not allow.
     """
 
     kind: Kind
@@ -85,6 +89,7 @@ class Verdict:
     lift_k: Estimate
     over_tuned: Estimate | None
     p_value: float
+    e_value: float | None
     detectable: float
     void_share: float
     overlap: int
@@ -104,6 +109,8 @@ class _Gains:
     lift_k: Estimate
     p_value: float
     detectable: float
+    e_value: float | None
+    shown: bool
 
 
 def decide(evidence: Evidence, policy: Policy) -> Verdict:
@@ -132,6 +139,7 @@ def decide(evidence: Evidence, policy: Policy) -> Verdict:
         lift_k=gains.lift_k,
         over_tuned=None if tuned is None else difference(e.candidate, tuned, level=level, seed=e.seed),
         p_value=gains.p_value,
+        e_value=gains.e_value,
         detectable=gains.detectable,
         void_share=void_share,
         overlap=e.overlap,
@@ -177,13 +185,20 @@ def _arms(e: Evidence, level: float) -> tuple[Arm, ...]:
 
 def _gains(e: Evidence, level: float) -> _Gains:
     per_problem = deltas(e.candidate, e.incumbent)
+    tonight = difference(e.candidate, e.incumbent, level=1.0 - e.alpha, seed=e.seed)
     return _Gains(
         lift=difference(e.candidate, e.incumbent, level=level, seed=e.seed),
-        tonight=difference(e.candidate, e.incumbent, level=1.0 - e.alpha, seed=e.seed),
+        tonight=tonight,
         lift_k=difference(e.candidate, e.incumbent, e.k, level=level, seed=e.seed),
         p_value=sign_flip(per_problem, seed=e.seed),
         detectable=detectable_seen(per_problem, alpha=e.alpha),
+        e_value=None if e.design is None else sequential.e_value(per_problem, e.design),
+        shown=_shown(per_problem, tonight, e.design),
     )
+
+
+def _shown(per_problem: Array, tonight: Estimate, design: sequential.Design | None) -> bool:
+    return tonight.low > 0.0 if design is None else sequential.shown(per_problem, design)
 
 
 def _verdict(
@@ -198,7 +213,7 @@ def _verdict(
         return "keep", missing
     return (
         "promote",
-        f"pass@1 moved by {_pp(gains.tonight)}; pass@{e.k} by {_pp(gains.lift_k)}; no probe alarm",
+        f"pass@1 moved by {_pp(gains.tonight)}{_e(gains)}; pass@{e.k} by {_pp(gains.lift_k)}; no probe alarm",
     )
 
 
@@ -225,8 +240,8 @@ def _missing(e: Evidence, policy: Policy, gains: _Gains) -> str:
     problems, seen = gains.tonight.problems, f"{100 * gains.detectable:.1f} pp"
     if problems < policy.min_problems:
         return f"{problems} held-out problems are too few to show anything; {policy.min_problems} are needed"
-    if gains.tonight.low <= 0.0:
-        return f"no gain shown: {_pp(gains.tonight)}; the smallest detectable effect was {seen}"
+    if not gains.shown:
+        return f"no gain shown: {_pp(gains.tonight)}{_e(gains)}; the smallest detectable effect was {seen}"
     if _beyond_margin(gains.lift_k, policy):
         return f"pass@{e.k} moved by {_pp(gains.lift_k)}, beyond {_margin(policy)}"
     return "" if e.manage == "none" else _missing_over_tuned(e)
@@ -237,7 +252,7 @@ def _missing_over_tuned(e: Evidence) -> str:
     if e.tuned_base is None:
         return f"the decode is managed ({e.manage}), but the base at its best temperature was not measured"
     skill = difference(e.candidate, e.tuned_base, level=1.0 - e.alpha, seed=e.seed)
-    if skill.low > 0.0:
+    if _shown(deltas(e.candidate, e.tuned_base), skill, e.design):
         return ""
     return f"no gain over the base at its best temperature shown: {_pp(skill)}; retuning the base would be free"
 
@@ -248,6 +263,10 @@ def _beyond_margin(gain: Estimate, policy: Policy) -> bool:
 
 def _margin(policy: Policy) -> str:
     return f"the margin of {100 * policy.pass_k_margin:.1f} pp"
+
+
+def _e(gains: _Gains) -> str:
+    return "" if gains.e_value is None else f" (e-value {gains.e_value:.3g})"
 
 
 def _pp(gain: Estimate) -> str:

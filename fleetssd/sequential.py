@@ -79,6 +79,11 @@ def shown(deltas: Array, plan: Design) -> bool:
     return bool(log_e(deltas, plan.stake) >= plan.enough)
 
 
+def e_value(deltas: Array, plan: Design) -> float:
+    """Return the e-value itself, at most 1e300: a number that a report can show and JSON can hold."""
+    return math.exp(min(float(log_e(deltas, plan.stake)), math.log(1e300)))
+
+
 def carried(logs: Iterable[float]) -> float:
     """Return the log e-value of a challenger over several nights: capital is carried on, so the e-values multiply.
 
@@ -93,10 +98,10 @@ def mcnemar_e(wins: int, losses: int, *, one_sided: bool = False) -> float:
     One-sided puts the prior on win rates above one half.
     """
     total = wins + losses
-    two_sided = 2.0**total / ((total + 1) * math.comb(total, wins))
+    two_sided = math.ldexp(1.0, total) / ((total + 1) * math.comb(total, wins))
     if not one_sided:
         return two_sided
-    above = sum(math.comb(total + 1, count) for count in range(wins + 1)) / 2 ** (total + 1)
+    above = math.ldexp(sum(math.comb(total + 1, count) for count in range(wins + 1)), -total - 1)
     return 2.0 * above * two_sided
 
 

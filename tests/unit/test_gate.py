@@ -13,6 +13,7 @@ from fleetssd.config import Gate
 from fleetssd.gate import Evidence, decide, decompose
 from fleetssd.probes import ProbeReadings
 from fleetssd.scoring import Scores, tally
+from fleetssd.sequential import Design
 
 READINGS = ProbeReadings(
     completions=320,
@@ -24,6 +25,8 @@ READINGS = ProbeReadings(
     parse_rate=0.83,
 )
 PROBLEMS, K = 40, 8
+BET = Design(effect=0.05, stake=0.6, alpha=0.03)
+DESIGNS = st.sampled_from([None, BET])
 
 
 def arm(*counts: int) -> Scores:
@@ -192,6 +195,29 @@ def test_a_gain_splits_into_decoding_and_skill() -> None:
     assert overall.total.point == pytest.approx(overall.decoding.point + overall.skill.point)
 
 
+def test_where_the_evaluation_could_stop_the_e_value_decides() -> None:
+    """The same gain whose interval lies above 0 is kept back until the capital has grown enough; both are stored."""
+    slight = evidence(incumbent=arm(0), base=arm(0), candidate=arm(0, 0, 0, 0, 0, 0, 0, 0, 0, 5), alpha=0.05)
+    assert decide(slight, Gate()).kind == "promote"
+    waiting = decide(replace(slight, design=BET), Gate())
+    assert waiting.kind == "keep"
+    assert waiting.e_value is not None
+    assert waiting.e_value < 2 / 0.03
+    assert f"(e-value {waiting.e_value:.3g}); the smallest detectable" in waiting.reason
+    grown = decide(evidence(design=BET), Gate())
+    assert grown.kind == "promote"
+    assert grown.e_value is not None
+    assert grown.e_value >= 2 / 0.03
+    assert decide(slight, Gate()).e_value is None
+
+
+def test_a_managed_decode_needs_capital_over_the_tuned_base_too() -> None:
+    """Sequential or not, what retuning the base would give promotes nothing."""
+    night = evidence(design=BET, manage="bake", tuned_base=arm(3, 5, 5))
+    assert decide(night, Gate()).kind == "keep"
+    assert decide(replace(night, tuned_base=arm(1, 2, 2)), Gate()).kind == "promote"
+
+
 counts = st.lists(st.integers(0, K), min_size=PROBLEMS, max_size=PROBLEMS)
 
 
@@ -200,23 +226,24 @@ counts = st.lists(st.integers(0, K), min_size=PROBLEMS, max_size=PROBLEMS)
     counts,
     st.lists(st.integers(0, K), min_size=PROBLEMS, max_size=PROBLEMS),
     st.sampled_from(["none", "bake"]),
+    DESIGNS,
 )
-def test_a_worse_score_never_promotes(better: list[int], losses: list[int], manage: str) -> None:
+def test_a_worse_score_never_promotes(better: list[int], losses: list[int], manage: str, design: Design | None) -> None:
     """Law: where a candidate is promoted, it still is with any problem's count raised; so a worse one never is."""
     worse = [max(0, count - loss) for count, loss in zip(better, losses, strict=True)]
-    night = evidence(manage=manage, tuned_base=arm(1, 2, 2))
+    night = evidence(manage=manage, tuned_base=arm(1, 2, 2), design=design)
     low = decide(replace(night, candidate=arm(*worse)), Gate()).kind
     high = decide(replace(night, candidate=arm(*better)), Gate()).kind
     assert low != "promote" or high == "promote"
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.data())
-def test_a_candidate_that_is_nowhere_better_is_never_promoted(data: st.DataObject) -> None:
+@given(st.data(), DESIGNS)
+def test_a_candidate_that_is_nowhere_better_is_never_promoted(data: st.DataObject, design: Design | None) -> None:
     """Law: no candidate at or below the incumbent on every problem is promoted."""
     ceiling = evidence().incumbent.c
     worse = [data.draw(st.integers(0, count)) for count in ceiling]
-    assert decide(evidence(candidate=arm(*worse)), Gate()).kind != "promote"
+    assert decide(evidence(candidate=arm(*worse), design=design), Gate()).kind != "promote"
 
 
 @settings(max_examples=25, deadline=None)
@@ -224,8 +251,9 @@ def test_a_candidate_that_is_nowhere_better_is_never_promoted(data: st.DataObjec
     st.lists(st.booleans(), min_size=PROBLEMS * K, max_size=PROBLEMS * K),
     st.sets(st.integers(0, PROBLEMS * K - 1)),
     st.sampled_from([2, 3]),
+    DESIGNS,
 )
-def test_voids_never_help(passed: list[bool], void: set[int], every: int) -> None:
+def test_voids_never_help(passed: list[bool], void: set[int], every: int, design: Design | None) -> None:
     """Law: turning any of the candidate's or the incumbent's runs into faults never makes a promotion."""
     rows = [(f"p{index // K:02}", ok, False) for index, ok in enumerate(passed)]
     voided = [(problem, ok, index in void) for index, (problem, ok, _) in enumerate(rows)]
@@ -233,8 +261,38 @@ def test_voids_never_help(passed: list[bool], void: set[int], every: int) -> Non
     clean = evidence(
         candidate=tally(rows, voids_pass=False),
         incumbent=tally([(problem, ok, False) for problem, ok, _ in other], voids_pass=True),
+        design=design,
     )
     faulty = evidence(
-        candidate=tally(voided, voids_pass=False), incumbent=tally(other, voids_pass=True), voids=len(void)
+        candidate=tally(voided, voids_pass=False),
+        incumbent=tally(other, voids_pass=True),
+        voids=len(void),
+        design=design,
     )
     assert decide(faulty, Gate(max_void_share=1.0)).kind != "promote" or decide(clean, Gate()).kind == "promote"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    counts,
+    st.lists(st.integers(-2, 4), min_size=PROBLEMS, max_size=PROBLEMS),
+    st.integers(2, 4),
+    DESIGNS,
+)
+def test_more_evidence_for_the_same_effect_never_turns_promote_into_reject(
+    others: list[int], gains: list[int], times: int, design: Design | None
+) -> None:
+    """Law: what is promoted is not rejected where the same issues are seen several times; by the e-value it still is."""
+    mine = [min(K, max(0, count + gain)) for count, gain in zip(others, gains, strict=True)]
+    night = evidence(candidate=arm(*mine), incumbent=arm(*others), base=arm(*others), design=design)
+    names = ("candidate", "incumbent", "base", "tuned_base")
+    more = replace(night, **{name: _times(getattr(night, name), times) for name in names})  # type: ignore[arg-type]
+    before, after = decide(night, Gate()).kind, decide(more, Gate()).kind
+    assert (before, after) != ("promote", "reject")
+    assert design is None or before != "promote" or after == "promote"
+
+
+def _times(scores: Scores, times: int) -> Scores:
+    """Return the same issues several times over."""
+    ids = tuple(f"{problem}.{turn}" for turn in range(times) for problem in scores.ids)
+    return Scores(ids, scores.n * times, scores.c * times, scores.slices * times)

@@ -11,6 +11,7 @@ from fleetssd import precondition
 from fleetssd.scoring import Scores
 
 PROBLEMS, K = 40, 8
+TIMES = " \N{MULTIPLICATION SIGN} "
 
 
 def base(*counts: int) -> Scores:
@@ -52,17 +53,15 @@ def test_the_threshold_is_a_setting() -> None:
 def test_a_small_hold_out_is_told_so_in_plain_words() -> None:
     """20 issues with one sample cannot show 5 points; it says how many can."""
     small = precondition.state_power(20, 1, 0.05, 0.05, 0.10)
-    assert (
-        small.sentence
-        == "20 issues \N{MULTIPLICATION SIGN} 1 sample cannot show +5 pp (chance 7%); 190 issues \N{MULTIPLICATION SIGN} 4 samples can"
-    )
+    words = "20 issues x 1 sample cannot show +5 pp (chance 7%); 190 issues x 4 samples can"
+    assert small.sentence == words.replace(" x ", TIMES)
     assert small.detectable == pytest.approx(0.287, abs=1e-3)
 
 
 def test_a_large_hold_out_can() -> None:
     """190 issues with 4 samples show 5 points with 80 % chance; a smaller share of the budget shows less."""
     large = precondition.state_power(190, 4, 0.05, 0.05, 0.10)
-    assert large.sentence == "190 issues \N{MULTIPLICATION SIGN} 4 samples can show +5 pp (chance 80%)"
+    assert large.sentence == "190 issues x 4 samples can show +5 pp (chance 80%)".replace(" x ", TIMES)
     assert precondition.state_power(190, 4, 0.05, 0.01, 0.10).detectable > large.detectable
 
 

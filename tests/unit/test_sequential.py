@@ -100,6 +100,13 @@ def test_a_smaller_share_of_the_budget_needs_more_capital() -> None:
     assert Design(0.05, 0.5, 0.01).enough == pytest.approx(math.log(200))
 
 
+def test_an_e_value_is_a_finite_number() -> None:
+    """The e-value is the capital; the largest is written as 1e300, which JSON can hold."""
+    deltas = np.array([0.5, -0.25, 0.0])
+    assert sequential.e_value(deltas, PLAN) == pytest.approx(math.exp(float(sequential.log_e(deltas, PLAN.stake))))
+    assert sequential.e_value(np.ones(5000), PLAN) == pytest.approx(1e300)
+
+
 def test_a_challenger_carries_its_capital_on() -> None:
     """E-values of fresh issues multiply over nights."""
     assert sequential.carried([math.log(4), math.log(6)]) == pytest.approx(math.log(24))
