@@ -212,6 +212,29 @@ def next_page(page: int, on_page: int, so_far: int, total: int | None, limit: in
     return page + 1
 
 
+_UNREAD = "unread"
+
+
+def unread(times: int, again: datetime) -> str:
+    """Write, in the place of its `updated_at`, that a pull request could not be read so often, and when to try again.
+
+    It never equals what a server says, so the pull request counts as new until it is read.
+    """
+    return f"{_UNREAD} {times} {stamp(again)}"
+
+
+def unread_times(text: str) -> int:
+    """Return how often a pull request could not be read since it last was."""
+    words = text.split(" ")
+    return int(words[1]) if words[0] == _UNREAD and len(words) == 3 and words[1].isdigit() else 0
+
+
+def unread_due(text: str, now: datetime) -> bool:
+    """Tell whether it is time to try a pull request again."""
+    again = moment(text.rpartition(" ")[2])
+    return again is None or again <= now
+
+
 def window_start(cursor: datetime | None, overlap_seconds: float) -> datetime | None:
     """Return where the next window starts: rows may appear a little after their own `updated_at`."""
     return None if cursor is None else cursor - timedelta(seconds=overlap_seconds)

@@ -19,7 +19,7 @@ from fleetssd.checkpoints import (
 )
 from fleetssd.diffs import PullDiff
 from fleetssd.facts import Entry, Written
-from fleetssd.gitea import Delivery, IssueText, MergedPull, PullKey, Sweep
+from fleetssd.gitea import Commit, Delivery, IssueText, MergedPull, PullKey, Sweep
 from fleetssd.hooks import Hook, Place
 from fleetssd.recipe import Sampling
 from fleetssd.placement import Choice
@@ -221,6 +221,14 @@ class Forge(Protocol):
         """Return the raw timeline rows of an issue or pull request."""
         ...
 
+    def commit(self, repository: str, sha: str) -> Commit | None:
+        """Return a commit; None where the repository has none of that name."""
+        ...
+
+    def diff(self, repository: str, number: int) -> tuple[bytes, str] | None:
+        """Return a pull request's own diff and its frozen head, without git; None where either is gone."""
+        ...
+
 
 class Hooks(Protocol):
     """A Gitea-compatible forge's webhooks, for a token that may change them."""
@@ -257,6 +265,10 @@ class Mirror(Protocol):
         self, repository: str, clone_url: str, pulls: Sequence[MergedPull]
     ) -> dict[int, PullDiff | str]:
         """Fetch the heads of many pull requests at once; the value is the diff or a refusal reason code."""
+        ...
+
+    def contained(self, pull: MergedPull, commits: Sequence[str]) -> bool:
+        """Tell whether one of these commits is in the branch that a pull request was merged into."""
         ...
 
 

@@ -24,6 +24,17 @@ Redact: TypeAlias = Callable[[str], tuple[str, int]]
 """Takes the secrets out of a text; returns the clean text and how many there were."""
 
 NEVER = datetime.fromtimestamp(0, UTC)
+BY_FLEET = frozenset(
+    {
+        "author_not_agent",
+        "repository_not_watched",
+        "label_missing",
+        "label_excluded",
+        "merger_is_agent",
+        "merger_is_author",
+    }
+)
+"""The reasons that depend on the settings of the fleet alone."""
 _SERVERS_OWN = ("gitea-actions", "ghost")
 
 
@@ -99,6 +110,25 @@ def refusals_of_merger(merger: str, author: str, fleet: config.Fleet) -> list[st
         return []
     reasons = ["merger_is_agent"] if is_agent(merger, fleet) or merger.lower() in _SERVERS_OWN[:1] else []
     return reasons + (["merger_is_author"] if merger and merger.lower() == author.lower() else [])
+
+
+def judged_anew(record: Record, fleet: config.Fleet) -> tuple[str, ...] | None:
+    """Return a record's reasons as the fleet's settings give them now; None where they stay as they are.
+
+    A merge that is no longer in need of proof changes the reasons of what was refused for it.
+    """
+    now = refusals_of_place(record.author, record.repository, record.labels, fleet)
+    now += refusals_of_merger(record.merger, record.author, fleet)
+    kept = [code for code in record.reasons if code not in BY_FLEET]
+    proven = not (fleet.allow_unproven_merger and "merger_unproven" in kept)
+    if proven and {*now} == {*record.reasons} - {*kept}:
+        return None
+    return tuple(now + [code for code in kept if proven or code != "merger_unproven"])
+
+
+def fingerprint(fleet: config.Fleet) -> str:
+    """Return what tells one fleet's settings from another's: sha256 (hex, 12 digits) of all of them."""
+    return hashlib.sha256(fleet.model_dump_json().encode()).hexdigest()[:12]
 
 
 def _labelled(labels: Sequence[str], globs: Sequence[str]) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from fleetssd.gitea import PullKey, PullRow
+from fleetssd.gitea import PullKey, PullRow, items, moment, parse_row
 
 _TITLE = re.compile(r'\s*revert(?:s|ed)?\b[:\s]*["\u201c\u00ab]', re.IGNORECASE)
 _COMMIT = re.compile(r"\bThis reverts commit ([0-9a-f]{7,64})\b", re.IGNORECASE)
@@ -31,6 +34,33 @@ def is_revert(title: str, body: str) -> bool:
 def claims(rows: Iterable[PullRow]) -> list[Claim]:
     """Return what the merged reverts among these rows take back; who wrote them does not matter."""
     return [_claim(row) for row in rows if row.merged and is_revert(row.title, row.body)]
+
+
+def commit_claim(message: str, repository_id: int) -> Claim | None:
+    """Return what a commit says it takes back, in git's own words; None where it says nothing."""
+    commits = frozenset(commit.lower() for commit in _COMMIT.findall(message))
+    return Claim(repository_id, commits, frozenset()) if commits else None
+
+
+def suspects(
+    timeline: Iterable[Mapping[str, Any]], instance: str, since: datetime | None, known: Collection[str]
+) -> tuple[list[PullRow], list[str]]:
+    """Return what in a pull request's timeline may take it back: merged reverts that name it, and other commits.
+
+    Only what came at or after `since` counts; the commits in `known` are its own.
+    """
+    pulls, commits = list[PullRow](), list[str]()
+    for row in items(list(timeline)):
+        at = moment(row.get("created_at"))
+        if since is not None and (at is None or at < since):
+            continue
+        if row.get("type") == "commit_ref" and isinstance(row.get("ref_commit_sha"), str):
+            commits += [row["ref_commit_sha"]] if row["ref_commit_sha"] not in known else []
+        elif row.get("type") in ("pull_ref", "comment_ref") and isinstance(row.get("ref_issue"), dict):
+            with suppress(KeyError, TypeError, ValueError):  # a row about something that is hidden from us
+                found = parse_row(row["ref_issue"], instance)
+                pulls += [found] if found is not None and found.merged and is_revert(found.title, found.body) else []
+    return pulls, list(dict.fromkeys(commit for commit in commits if commit))
 
 
 def taken_back(pull: PullKey, commits: Iterable[str], found: Iterable[Claim]) -> bool:

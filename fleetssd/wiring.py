@@ -65,7 +65,7 @@ def open_forge(settings: Settings) -> GiteaForge:
     """Return the forge, authenticated by the token file."""
     from fleetssd.adapters.gitea_http import GiteaForge  # noqa: PLC0415
 
-    return GiteaForge(settings.forge)
+    return GiteaForge(settings.forge, settings.fleet)
 
 
 @contextmanager

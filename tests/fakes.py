@@ -14,12 +14,13 @@ from fleetssd import buffer
 from fleetssd.checkpoints import STAGES, Answer, Checkpoint, Night, Sample, StageRow, Swap, VerdictRow
 from fleetssd.diffs import PullDiff
 from fleetssd.errors import Corrupt, FleetError, Rejected
-from fleetssd.gitea import Delivery, IssueText, MergedPull, PullKey, PullRow, Sweep
+from fleetssd.gitea import Commit, Delivery, IssueText, MergedPull, PullKey, PullRow, Sweep
 from fleetssd.placement import Choice, Placement
 from fleetssd.ports import Completion, Grade, Job, Probe, Progress, Prompt
 from fleetssd.recipe import Sampling
 from fleetssd.records import Record
 from fleetssd.split import filed
+from fleetssd.twins import issue_tie
 from fleetssd.training import Row, TrainPlan, TrainResult, decode_rows
 
 
@@ -212,7 +213,8 @@ class MemoryStore:
 
     def window(self, size: int, per_repository: int) -> list[str]:
         """Return tonight's ids."""
-        return [record.id for record in buffer.window(self.records(), size, per_repository)]
+        settled = [record for record in self.records() if record.id in self.settled]
+        return [record.id for record in buffer.window(settled, size, per_repository)]
 
     def unsettled(self, limit: int) -> list[Record]:
         """Return what is new or has changed."""
@@ -222,7 +224,8 @@ class MemoryStore:
     def tied(self, ties: Collection[int]) -> list[Record]:
         """Return settled records by their ties."""
         found = [record for record in self.by_id.values() if record.id in self.settled]
-        return [record for record in found if not set(ties).isdisjoint(record.ties)]
+        has = {record.id: {*record.ties, *map(issue_tie, record.split_keys)} for record in found}
+        return [record for record in found if not has[record.id].isdisjoint(ties)]
 
     def settle(self, records: Sequence[Record], now: datetime) -> None:
         """Write records and mark them."""
@@ -407,6 +410,8 @@ class FakeForge:
     broken: dict[int, FleetError] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     complete: bool = True
+    commits: dict[str, Commit] = field(default_factory=dict)
+    diffs: dict[int, tuple[bytes, str]] = field(default_factory=dict)
 
     def merge(self, number: int, *, issue: int = 0, prompt: str = "", **more: Any) -> MergedPull:
         """Merge pull request `number` now; it closes `issue` (by default, number + 1000)."""
@@ -445,7 +450,7 @@ class FakeForge:
             pull.body,
             pull.author,
             pull.merged,
-            (),
+            pull.labels,
             pull.closed_at,
             self.now.isoformat(),
         )
@@ -476,7 +481,19 @@ class FakeForge:
     def timeline(self, repository: str, number: int) -> list[dict[str, Any]]:
         """Return a timeline."""
         self.calls.append(f"timeline {number}")
+        if -number in self.broken:
+            raise self.broken[-number]
         return self.timelines.get((repository, number), [])
+
+    def commit(self, repository: str, sha: str) -> Commit | None:
+        """Return a commit."""
+        self.calls.append(f"commit {sha[:8]}")
+        return self.commits.get(sha)
+
+    def diff(self, repository: str, number: int) -> tuple[bytes, str] | None:
+        """Return a diff that is told without git."""
+        self.calls.append(f"diff {number}")
+        return self.diffs.get(number)
 
 
 @dataclass
@@ -485,6 +502,11 @@ class FakeMirror:
 
     broken: FleetError | None = None
     reasons: dict[int, str] = field(default_factory=dict)
+    landed: set[str] = field(default_factory=set)
+
+    def contained(self, pull: MergedPull, commits: Sequence[str]) -> bool:
+        """Tell what landed."""
+        return not self.landed.isdisjoint(commits)
 
     def diffs(self, repository: str, clone_url: str, pulls: Sequence[MergedPull]) -> dict[int, PullDiff | str]:
         """Return one added line a pull request."""

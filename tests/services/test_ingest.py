@@ -99,7 +99,7 @@ def test_a_quiet_poll_asks_once(store: SqlStore) -> None:
 
 
 def test_a_comment_after_the_merge_changes_nothing(store: SqlStore) -> None:
-    """A record that was taken stays as it was at its merge; the pull request is not read again."""
+    """A record that was taken stays as it was at its merge; its timeline alone is looked at, once, for a revert."""
     forge = FakeForge()
     pull = forge.merge(1)
     poll(store, forge)
@@ -110,7 +110,7 @@ def test_a_comment_after_the_merge_changes_nothing(store: SqlStore) -> None:
     forge.calls.clear()
     poll(store, forge)
     poll(store, forge)
-    assert forge.calls == ["sweep", "sweep"]
+    assert forge.calls == ["sweep", "timeline 1", "sweep"]
     assert known(store) == before
 
 

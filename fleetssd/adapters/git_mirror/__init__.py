@@ -10,6 +10,7 @@ from fleetssd import config
 from fleetssd.adapters.git_mirror.parse import REGULAR, Change, Commit, commits, objects, patches, raw_changes, utf8
 from fleetssd.adapters.git_mirror.process import MissingRef, Repository, login_environment
 from fleetssd.diffs import PullDiff
+from fleetssd.errors import Rejected
 from fleetssd.gitea import MergedPull
 
 MAX_FILE_BYTES = 1 << 20
@@ -42,6 +43,18 @@ class GitMirror:
             else:
                 pairs[pull.key.number] = found
         return out | _diffs(mirror, pairs, {pull.key.number: known.get(pull.merge_commit) for pull in pulls})
+
+    def contained(self, pull: MergedPull, commits: Sequence[str]) -> bool:
+        """Tell whether one of these commits is in the branch that a pull request was merged into."""
+        mirror = self._open(pull.clone_url, pull.key.repository_id)
+        ref = f"refs/fleet/heads/{pull.branch}"
+        try:
+            mirror.fetch([f"+refs/heads/{pull.branch}:{ref}", *commits])
+            return any(
+                mirror.read("for-each-ref", f"--contains={commit}", "--format=%(refname)", ref) for commit in commits
+            )
+        except Rejected:  # the branch is gone, or a commit is in no branch any more
+            return False
 
     def _open(self, clone_url: str, repository_id: int) -> Repository:
         token_file = self.settings.token_file
