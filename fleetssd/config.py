@@ -171,6 +171,7 @@ class Decode(Section):
     top_p: float = Field(default=1.0, gt=0, le=1)
     min_p: float = Field(default=0.0, ge=0, lt=1)
     tau_grid: tuple[float, ...] = (0.2, 0.4, 0.7)
+    audit_folders: tuple[Path, ...] = ()
 
 
 class Evaluation(Section):
@@ -379,6 +380,8 @@ def _absolute(settings: Settings, root: Path) -> Settings:
                 changed[name] = walk(value)
             elif isinstance(value, Path):
                 changed[name] = root / value.expanduser()
+            elif isinstance(value, tuple):
+                changed[name] = tuple(root / v.expanduser() if isinstance(v, Path) else v for v in value)
         return model.model_copy(update=changed)
 
     resolved = walk(settings)

@@ -6,7 +6,7 @@ Imports stand inside the functions: a process loads only the dependencies of the
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fleetssd.adapters.ollama_engine import OllamaEngine
     from fleetssd.adapters.retaindb import RetainDb
     from fleetssd.adapters.store import SqlStore
+    from fleetssd.audit import Reading
     from fleetssd.operations.night import Workshop
 
 
@@ -185,7 +186,22 @@ def open_workshop(settings: Settings, progress: Progress) -> Iterator[Workshop]:
             clock=open_clock(settings),
             folder=settings.data_dir / "nights",
             progress=progress,
+            read_folders=read_folders,
         )
+
+
+def read_folders(folders: Sequence[Path]) -> Reading:
+    """Read what may hold sampling settings below these folders."""
+    from fleetssd.adapters.folders import read_folders as read  # noqa: PLC0415
+
+    return read(folders)
+
+
+def read_parameters(url: str) -> Reading:
+    """Read the parameters of an Ollama server's models."""
+    from fleetssd.adapters.ollama_engine.parameters import read_parameters as read  # noqa: PLC0415
+
+    return read(url)
 
 
 def open_sampler(settings: Settings, gguf: Path) -> AbstractContextManager[Sampler]:

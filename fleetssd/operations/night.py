@@ -16,6 +16,7 @@ from fleetssd.checkpoints import STAGES, Checkpoint, Night, Stage, StageRow
 from fleetssd.config import Settings
 from fleetssd.errors import Corrupt
 from fleetssd.operations import judge, learn
+from fleetssd.operations.audit import ReadFolders, refuse_callers
 from fleetssd.operations.evaluate import BASE, CANDIDATE, INCUMBENT, PROBED, TUNED, Arm, Examiner, as_problem, pinned
 from fleetssd.operations.freeze import freeze
 from fleetssd.operations.install import install
@@ -46,6 +47,7 @@ class Workshop:
     clock: Clock
     folder: Path
     progress: Progress
+    read_folders: ReadFolders
 
     @property
     def base(self) -> learn.Base:
@@ -57,7 +59,10 @@ class Workshop:
 def tonight(shop: Workshop) -> Night:
     """Return the night that is still running, or freeze a new one."""
     running = [night for night in shop.store.nights() if night.state == "running"]
-    return running[0] if running else freeze(shop.settings, shop.store, shop.engine, shop.clock.now())
+    if running:
+        return running[0]
+    refuse_callers(shop.settings, shop.read_folders)
+    return freeze(shop.settings, shop.store, shop.engine, shop.clock.now())
 
 
 def run_night(shop: Workshop, night: Night) -> Night:

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from fleetssd import budget
+from fleetssd.audit import Reading, Source
 from fleetssd.checkpoints import STAGES, Night, StageRow, VerdictRow
 from fleetssd.config import parse
 from fleetssd.errors import Corrupt, Misconfigured, Rejected
 from fleetssd.gitea import PullKey
+from fleetssd.operations.audit import ReadFolders
 from fleetssd.operations.evaluate import BASE, CANDIDATE, INCUMBENT, PROBED, TUNED
 from fleetssd.operations.learn import CHUNK
 from fleetssd.operations.night import Workshop, run_night, tonight
@@ -43,6 +45,7 @@ class Scene:
     trainer: FakeTrainer = field(default_factory=FakeTrainer)
     builder: FakeBuilder = field(default_factory=FakeBuilder)
     clock: FakeClock = field(default_factory=lambda: FakeClock(START))
+    read: ReadFolders = field(default=lambda _folders: Reading(()))
 
     def shop(self, **tables: dict[str, Any]) -> Workshop:
         """Return a workshop of these fakes, with changed settings."""
@@ -67,6 +70,7 @@ class Scene:
             clock=self.clock,
             folder=data / "nights",
             progress=lambda *_: None,
+            read_folders=self.read,
         )
 
     def run(self, **tables: dict[str, Any]) -> Night:
@@ -437,6 +441,30 @@ def test_a_night_spends_what_the_verdicts_on_file_leave(scene: Scene) -> None:
     assert changed is not None
     assert changed.evidence["alpha"] == budget.spend(3, 0.05)
     assert "from lord 0.05 to spending 0.05" in changed.evidence["budget"]["changed"]
+
+
+CALLER = Source("config.yaml", "yaml", "providers: {ollama: {extra_body: {temperature: 0.3}}}")
+
+
+def test_a_night_that_bakes_refuses_callers_with_a_temperature_of_their_own(scene: Scene) -> None:
+    """Such a caller would get T·τ: the freeze names the place and nothing is on file; other nights do not look."""
+    scene.read = lambda folders: Reading((CALLER,) * len(folders))
+    table = {"manage": "bake", "audit_folders": ["/fleet"]}
+    with pytest.raises(Misconfigured, match=r"config\.yaml:1 \(providers\.ollama\.extra_body\.temperature = 0\.3\)"):
+        scene.run(decode=table)
+    assert scene.store.nights() == []
+    scene.run(decode={"manage": "gateway", "audit_folders": ["/fleet"]})
+    scene.run(decode={"manage": "bake"})
+    scene.read = lambda _folders: Reading((replace(CALLER, text=CALLER.text.replace("0.3", "1.0")),))
+    assert scene.run(decode=table).verdict is not None
+
+
+def test_a_refusal_names_the_first_callers_and_counts_the_others(scene: Scene) -> None:
+    """A long list of callers is cut."""
+    many = "".join(f"- {{base_url: 'http://h{n}:11434', extra_body: {{temperature: 0.{n}}}}}\n" for n in range(1, 6))
+    scene.read = lambda _folders: Reading((Source("c.yaml", "yaml", f"custom_providers:\n{many}"),))
+    with pytest.raises(Misconfigured, match=r"c\.yaml:4 .*, and 2 more"):
+        scene.run(decode={"manage": "bake", "audit_folders": ["/fleet"]})
 
 
 def test_slices_are_tested_together(scene: Scene) -> None:
