@@ -39,6 +39,10 @@ def read_folders(folders: Sequence[Path]) -> Reading:
     return Reading(tuple(look.sources), tuple(look.skipped))
 
 
+class _Unread(Exception):
+    """A file that is not to be read; the text says why."""
+
+
 @dataclass(slots=True)
 class _Look:
     """What was read so far, and how much more may be."""
@@ -47,7 +51,7 @@ class _Look:
     sources: list[Source] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     seen: int = 0
-    bytes: int = 0
+    read: int = 0
 
     def walk(self, root: Path) -> Iterator[Path]:
         """Yield the files below a folder whose names may mean settings, sorted."""
@@ -64,16 +68,15 @@ class _Look:
     def take(self, path: Path) -> None:
         """Read one file, or say why not."""
         try:
-            content = self._bytes(path)
+            text = self._content(path).decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = "\0"
+        except _Unread as unread:
+            self._skip(path, str(unread))
+            return
         except OSError as error:
             self._refuse(path, error)
             return
-        if content is None:
-            return
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = "\0"
         if "\0" in text:
             self._skip(path, "binary")
             return
@@ -83,19 +86,19 @@ class _Look:
             return
         self.sources.append(Source(self._name(path), form, text))
 
-    def _bytes(self, path: Path) -> bytes | None:
+    def _content(self, path: Path) -> bytes:
         # Not to follow and not to wait: what was a file when it was listed may be a link or a pipe by now.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as file:
             info = os.fstat(file.fileno())
             if not stat.S_ISREG(info.st_mode):
-                return self._skip(path, "no regular file")
+                raise _Unread("no regular file")
             if info.st_size > FILE_BYTES:
-                return self._skip(path, f"larger than {FILE_BYTES // 1000} kB")
-            if self.bytes + info.st_size > ALL_BYTES:
-                return self._skip(path, f"more than {ALL_BYTES // 1_000_000} MB in all: name less")
+                raise _Unread(f"larger than {FILE_BYTES // 1000} kB")
+            if self.read + info.st_size > ALL_BYTES:
+                raise _Unread(f"more than {ALL_BYTES // 1_000_000} MB in all: name less")
             content = file.read(FILE_BYTES)
-        self.bytes += len(content)
+        self.read += len(content)
         return content
 
     def _refuse(self, path: Path, error: OSError) -> None:
