@@ -87,7 +87,7 @@ class Store(Protocol):
         ...
 
     def window(self, size: int, per_repository: int) -> list[str]:
-        """Return the ids of the newest training records, newest first, as `buffer.window` picks them."""
+        """Return the ids of the newest training records, as `buffer.window` picks them; unsettled ones wait."""
         ...
 
     # --- sides: the issues of what was ever held out are on file, and no record of one is written as `train`
@@ -96,7 +96,7 @@ class Store(Protocol):
         ...
 
     def tied(self, ties: Collection[int]) -> list[Record]:
-        """Return the settled records that have one of these ties."""
+        """Return the settled records that have one of these ties, those of their issues included."""
         ...
 
     def settle(self, records: Sequence[Record], now: datetime) -> None:

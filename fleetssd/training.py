@@ -76,6 +76,8 @@ class TrainResult:
 
     `losses` is one value a step; `tokens` counts prompt and completion tokens over all epochs; seconds are wall
     clock of the last process; `peak_rss_mb` is in MiB. `adapter_digest` is the sha256 of adapter_model.safetensors.
+    The last four are null where nobody can tell: processor and accelerator seconds and the machine's joules over all
+    starts of the run, and the accelerator's peak memory (MiB).
     """
 
     adapter_digest: str
@@ -90,6 +92,10 @@ class TrainResult:
     peak_rss_mb: float
     backend: str
     versions: dict[str, str]
+    cpu_seconds: float | None = None
+    gpu_seconds: float | None = None
+    energy_joules: float | None = None
+    peak_gpu_mb: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain mapping; `from_json` is its inverse."""
@@ -112,6 +118,11 @@ class AdapterStats:
     tensors: int
     finite: bool
     largest_b: float
+
+
+def sha256(data: bytes) -> str:
+    """Return the sha256 (hex) of some bytes."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def encode_rows(rows: Sequence[Row]) -> bytes:

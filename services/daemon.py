@@ -137,7 +137,9 @@ class Daemon:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "night.log").open("ab") as out:
             command = [sys.executable, "-m", "services.night", "--config", str(self.config)]
-            self.night = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+            self.night = subprocess.Popen(
+                command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=wiring.night_environment()
+            )
         log.info("night_started", pid=self.night.pid)
 
     def _reap(self) -> None:

@@ -20,8 +20,8 @@ from fleetssd.ports import Completion, Grade, Job, Probe, Progress, Prompt
 from fleetssd.recipe import Sampling
 from fleetssd.records import Record
 from fleetssd.split import filed
-from fleetssd.twins import issue_tie
 from fleetssd.training import Row, TrainPlan, TrainResult, decode_rows
+from fleetssd.twins import issue_tie
 
 
 class Killed(BaseException):

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from fleetssd.cli.app import app
+from fleetssd import wiring
+from fleetssd.adapters.rich_bar import bar
+from fleetssd.cli.app import app, err, out, settings
+from fleetssd.cli.ledger import ledger_table
 from fleetssd.cli.reading import moment, pairs, percent, points, print_json, report, short, show, table, tag
 from fleetssd.errors import Rejected
-from fleetssd.status import Served, Status, to_json
+from fleetssd.ledger import ledger
+from fleetssd.operations.learn import Base
+from fleetssd.operations.replay import replay
+from fleetssd.status import Served, Status, night_table, to_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -58,13 +66,58 @@ def show_night(
 
     Examples: fleetssd nights show 2; fleetssd nights show 2 --json
     """
-    lines = [line for line in report(context).nights if line["number"] == number]
-    if not lines:
+    store = wiring.open_store(settings(context))
+    try:
+        night = store.night(number)
+    finally:
+        store.close()
+    if night is None:
         raise Rejected(f"there is no night {number}", hint="`fleetssd nights` lists them.")
+    line, spent = night_table([night])[0], ledger(night)
     if as_json:
-        print_json(lines[0])
+        print_json(line | {"ledger": spent})
     else:
-        show(_head(lines[0]), _arms(lines[0]), _stages(lines[0]))
+        show(_head(line), _arms(line), _stages(line), *([ledger_table(spent)] if spent else []))
+
+
+@nights_app.command("replay")
+def replay_night(
+    context: typer.Context,
+    number: Annotated[int, typer.Argument(metavar="N", min=1, help="The night's number.")],
+    as_json: Json = False,
+) -> None:
+    """Make a night's adapter again from the database, in a folder that goes with it, and compare digests.
+
+    The samples are those on file. Exits 0 where all is the same byte for byte, 1 with the reason where it is not.
+    Examples: fleetssd nights replay 2; fleetssd nights replay 2 --json
+    """
+    given = settings(context)
+    store = wiring.open_store(given)
+    try:
+        with tempfile.TemporaryDirectory(dir=given.data_dir, prefix="replay-") as folder, bar(err) as shown:
+            task = shown.add_task("replay", total=None)
+            made = replay(
+                number,
+                store=store,
+                trainer=wiring.open_trainer(given),
+                builder=wiring.open_builder(given),
+                base=Base.named(given),
+                mix=given.recipe.mix,
+                folder=Path(folder),
+                progress=lambda done, total, what: shown.update(
+                    task, completed=done, total=total or None, description=what
+                ),
+            )
+    finally:
+        store.close()
+    if as_json:
+        print_json(to_json(made) | {"same": made.same})
+    else:
+        out.print(f"night {number}: {tag('same' if made.same else 'differs')} {escape(made.reason)}", highlight=False)
+        if made.expected != made.found:
+            out.print(f"{made.differs}: {made.found}, not {made.expected}", highlight=False)
+    if not made.same:
+        raise typer.Exit(1)
 
 
 def _summary(now: Status) -> Table:

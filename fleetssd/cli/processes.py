@@ -44,7 +44,7 @@ def night(
         out.print(f"No night is due; the next one is at {upcoming:%Y-%m-%d %H:%M} UTC. --now does not wait.")
         return
     command = [sys.executable, "-m", "services.night", "--config", str(config_path(context).resolve())]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=wiring.night_environment()) as process:
         try:
             _follow(process)
         except KeyboardInterrupt:

@@ -24,6 +24,7 @@ heldout_app = typer.Typer(help="The records that examine.", no_args_is_help=True
 app.add_typer(heldout_app, name="heldout")
 
 SHOWN = 20
+WAITS = "the next poll has to compare it with the held-out issues first"
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -35,8 +36,10 @@ def buffer(context: typer.Context, as_json: Json = False) -> None:
     """
     with _open(context) as (given, store):
         records = store.records("train")
+        waiting = {record.id for record in store.unsettled(len(records))} if records else set()
     size, share = given.buffer.size, given.buffer.per_repository
-    inside, outside = window(records, size, share), leaving(records, size, share)
+    settled = [record for record in records if record.id not in waiting]
+    inside, outside = window(settled, size, share), leaving(settled, size, share) | dict.fromkeys(waiting, WAITS)
     out = [record for record in records if record.id in outside]
     if as_json:
         told = {"in": [_line(record) for record in inside], "size": size, "per_repository": share}

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from fleetssd.checkpoints import Sample
+from fleetssd.config import Settings
 from fleetssd.errors import Corrupt, Misconfigured, Rejected
 from fleetssd.placement import Choice, Placement
 from fleetssd.ports import Builder, Progress, Prompt, Sampler, Store, Trainer
 from fleetssd.recipe import NightPlan
 from fleetssd.records import Record
-from fleetssd.training import Row, TrainPlan, decode_rows, mixed, weights_digest
+from fleetssd.training import Row, TrainPlan, decode_rows, encode_rows, mixed, sha256, weights_digest
 
 CHUNK = 96
 """Samples kept per transaction: a killed night redraws at most this many."""
@@ -28,6 +29,12 @@ class Base:
 
     weights: Path
     gguf: Path
+
+    @classmethod
+    def named(cls, settings: Settings) -> Base:
+        """Return the files that settings name, else those in the data folder."""
+        default = settings.data_dir / "base"
+        return cls(settings.base.weights or default / "hf", settings.base.gguf or default / "base.gguf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +116,17 @@ def train(
         raise Rejected(
             "no sample is usable", hint=f"Dropped: {dropped}. Lower recipe.t_train or raise recipe.max_tokens."
         )
-    rows, mix = _mixed_in(rows, wanted, plan.seed)
+    rows, mix = mixed_in(rows, wanted, plan.seed)
     choice = _placed(folder, trainer, wanted)
     progress(0, 0, choice.because)
-    text = "".join(json.dumps(asdict(row), ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
+    text = encode_rows(rows)
     path = folder / "rows.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_bytes(text)
     job = TrainPlan(
         night=plan.night,
         base_digest=folder_digest(base.weights),
-        rows_digest=hashlib.sha256(text.encode()).hexdigest(),
+        rows_digest=sha256(text),
         rows=len(rows),
         lora=plan.lora,
         seed=plan.seed,
@@ -128,10 +135,10 @@ def train(
     )
     result = trainer.train(job, path, base.weights, folder / "train", progress)
     where = {"placement": asdict(choice.placement), "because": choice.because}
-    return {**asdict(result), "rows": len(rows), "dropped": dropped, **where, "mix": mix}
+    return {**asdict(result), "rows": len(rows), "dropped": dropped, **where, "mix": mix, "job": job.to_json()}
 
 
-def _mixed_in(rows: list[Row], wanted: Wanted, seed: int) -> tuple[list[Row], dict[str, Any] | None]:
+def mixed_in(rows: list[Row], wanted: Wanted, seed: int) -> tuple[list[Row], dict[str, Any] | None]:
     """Return the rows with open data mixed in, and what it was: its digest, its ratio and how many rows came of it."""
     if wanted.mix is None:
         return rows, None

@@ -236,6 +236,7 @@ class SmallWorld:
         with self.store() as store:
             for record in fabricated(TRAIN, HELD_OUT):
                 store.put_pull(PullKey(record.instance, record.repository_id, record.pull), "t", record, now)
+                store.settle([record], now)
 
     def _settings(self) -> dict[str, Mapping[str, Any]]:
         token = self.root / "token"
@@ -369,7 +370,7 @@ def outcome(world: SmallWorld, number: int = 1) -> dict[str, Any]:
             "used": store.used_records(),
             "checkpoints": [{**asdict(point), "created_at": None} for point in store.checkpoints()],
         }
-    measured = {"seconds": None, "peak_rss_mb": None}
+    measured = {"seconds": None, "peak_rss_mb": None, "cpu_seconds": None, "energy_joules": None}
     stages = {row.stage: row.result | measured for row in night.stages}
     verdict = {**asdict(night.verdict), "decided_at": None} if night.verdict else None
     return rows | {"state": night.state, "stages": stages, "verdict": verdict}

@@ -208,6 +208,7 @@ def test_the_held_out_set_is_described(store: SqlStore) -> None:
     teaches = replace(EMPTY, id="b", pull=2, state="train", **keys | {"split_keys": ("1#2",)})
     for one in (examines, teaches):
         store.put_pull(one.key, "t", one, FORGE_START)
+        store.settle([one], FORGE_START)
     found = held_out(store, SETTINGS)
     assert (found.records, found.with_tests, found.consulted, found.frozen_at) == (1, 0, 0, None)
     assert (found.by_repository, found.by_slice) == ({"fleet/a": 1}, {"house": 1})

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from fleetssd.adapters.backends.durable import newest_checkpoint, publish
 from fleetssd.adapters.backends.guard import Step, guard
@@ -74,7 +74,16 @@ def train(
         peak_rss_mb=round(peak_rss() / 2**20, 1),
         backend=f"{plan.placement.backend}-{plan.placement.device}",
         versions=dict(versions),
+        peak_gpu_mb=peak_gpu_mb(),
     )
+
+
+def peak_gpu_mb() -> float | None:
+    """Return the most memory that PyTorch held on its accelerator, in MiB; None where there was none."""
+    cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is None or not cuda.is_available():
+        return None
+    return round(float(cuda.max_memory_allocated()) / 2**20, 1)
 
 
 def peak_rss() -> int:

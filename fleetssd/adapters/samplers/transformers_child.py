@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +86,8 @@ class Generator:
         return sorted({self._tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None})
 
     def _warpers(self, sampling: dict[str, Any]) -> list[Any]:
-        t = self._transformers
-        made = {
+        t: Any = self._transformers
+        made: dict[str, Callable[[], Any]] = {
             "temperature": lambda: t.TemperatureLogitsWarper(float(sampling["temperature"])),
             "top_k": lambda: t.TopKLogitsWarper(sampling["top_k"]) if sampling["top_k"] else None,
             "top_p": lambda: t.TopPLogitsWarper(sampling["top_p"]) if sampling["top_p"] < 1 else None,

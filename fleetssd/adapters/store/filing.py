@@ -66,7 +66,7 @@ class Filing(Database):
         return [found[wanted] for wanted in ids]
 
     def window(self, size: int, per_repository: int) -> list[str]:
-        """Return the ids of the newest training records, newest first, as `buffer.window` picks them."""
+        """Return the ids of the newest training records, as `buffer.window` picks them; unsettled ones wait."""
         with self.reading() as session:
             return newest(session.connection(), size, per_repository)
 
@@ -78,7 +78,7 @@ class Filing(Database):
             return [_record(row) for row in session.exec(query.limit(limit))]
 
     def tied(self, ties: Collection[int]) -> list[Record]:
-        """Return the settled records that have one of these ties."""
+        """Return the settled records that have one of these ties, those of their issues included."""
         with self.reading() as session:
             return _tied(session, ties)
 
@@ -88,7 +88,8 @@ class Filing(Database):
             for record in records:
                 kept = _replace(session, record, now, settled=True)
                 session.exec(delete(tables.Ties).where(col(tables.Ties.record) == record.id))
-                add_missing(session, tables.Ties, [{"tie": tie, "record": record.id} for tie in set(kept.ties)])
+                ties = {*kept.ties, *map(issue_tie, kept.split_keys)}
+                add_missing(session, tables.Ties, [{"tie": tie, "record": record.id} for tie in sorted(ties)])
 
     def held_among(self, keys: Collection[str]) -> set[str]:
         """Return those of these split keys that were ever held out."""

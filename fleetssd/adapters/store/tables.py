@@ -84,8 +84,8 @@ class Records(Row, table=True):
             ["pull_requests.instance", "pull_requests.repository_id", "pull_requests.number"],
         ),
         # A window is read from an index alone: newest first, or repository by repository.
-        Index("ix_records_newest", "state", "merged_at", "repository_id", "id"),
-        Index("ix_records_newest_of_repository", "state", "repository_id", "merged_at", "id"),
+        Index("ix_records_newest", "state", "settled", "merged_at", "repository_id", "id"),
+        Index("ix_records_newest_of_repository", "state", "settled", "repository_id", "merged_at", "id"),
     )
     id: str = Field(sa_type=Text, primary_key=True)
     instance: str = Field(sa_type=Text)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, select, text, true
 
 from fleetssd.adapters.store import tables
 
@@ -16,25 +16,30 @@ _DEPTH, _DEEPER, _TERMS = 4, 4, 100
 
 _R = tables.Records.__table__.c  # type: ignore[attr-defined]
 _NEWEST = (
-    select(_R.id, _R.repository_id).where(_R.state == "train").order_by(_R.merged_at.desc(), _R.id).limit(READ_AHEAD)
+    select(_R.id, _R.repository_id)
+    .where(_R.state == "train", _R.settled == true())
+    .order_by(_R.merged_at.desc(), _R.id)
+    .limit(READ_AHEAD)
 )
 # Jumps from one repository to the next in the index, where DISTINCT would read every record.
 _REPOSITORIES = text("""
     WITH RECURSIVE found(id) AS (
-        SELECT min(repository_id) FROM records WHERE state = 'train'
+        SELECT min(repository_id) FROM records WHERE state = 'train' AND settled = true
         UNION ALL
-        SELECT (SELECT min(repository_id) FROM records WHERE state = 'train' AND repository_id > found.id)
+        SELECT (SELECT min(repository_id) FROM records
+            WHERE state = 'train' AND settled = true AND repository_id > found.id)
         FROM found WHERE found.id IS NOT NULL)
     SELECT id FROM found WHERE id IS NOT NULL
 """)
-_OF_ONE = (
-    "SELECT * FROM (SELECT merged_at, id, repository_id FROM records"
-    " WHERE state = 'train' AND repository_id = {repository} ORDER BY merged_at DESC, id LIMIT {limit}) AS t{n}"
-)
+_OF_ONE = """
+    SELECT * FROM (SELECT merged_at, id, repository_id FROM records
+        WHERE state = 'train' AND settled = true AND repository_id = {repository}
+        ORDER BY merged_at DESC, id LIMIT {limit}) AS t{n}
+"""
 
 
 def newest(connection: Connection, size: int, per_repository: int) -> list[str]:
-    """Return the ids of the newest training records, at most `per_repository` of each, newest first."""
+    """Return the ids of the newest settled training records, at most `per_repository` of each, newest first."""
     taken: list[str] = []
     counts, rows = Counter[int](), 0
     with connection.execute(_NEWEST) as result:

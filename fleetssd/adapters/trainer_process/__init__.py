@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from fleetssd import safetensors
 from fleetssd.adapters.trainer_process.child import bubblewrap_works, confined, environment, running
+from fleetssd.adapters.trainer_process.meter import metered, spent
 from fleetssd.errors import Corrupt, FleetError, Misconfigured, Rejected, Transient
 from fleetssd.placement import Choice, Found, Placement, choose
 from fleetssd.ports import Progress
@@ -34,6 +36,7 @@ _OURS = (
     "adapter.tmp",
     "checkpoints",
     "compiled",
+    "meter.jsonl",
 )
 
 
@@ -98,7 +101,13 @@ class ProcessTrainer:
             self._run(plan, base, out, progress)
         result = TrainResult.from_json(_json(out / "result.json"))
         acceptable(plan, result, adapter_stats(out / "adapter"))
-        return result
+        used = spent(out)
+        return replace(
+            result,
+            cpu_seconds=used["cpu_seconds"],
+            gpu_seconds=used["gpu_seconds"],
+            energy_joules=used["energy_joules"],
+        )
 
     def _run(self, plan: TrainPlan, base: Path, out: Path, progress: Progress) -> None:
         command = [str(self._python), "-m", "services.trainer", "train", "--job", str(out), "--base", str(base)]
@@ -108,7 +117,11 @@ class ProcessTrainer:
             progress(0, 0, "bubblewrap cannot start here: training runs without network isolation")
         error: dict[str, Any] = {}
         surroundings = environment(out, plan.threads, plan.placement)
-        with (out / "trainer.log").open("ab") as log, running(command, out, surroundings, log) as child:
+        with (
+            (out / "trainer.log").open("ab") as log,
+            metered(out, plan.placement.device),
+            running(command, out, surroundings, log) as child,
+        ):
             for event in _events(child.process.stdout):
                 if event.get("event") == "step":
                     progress(int(event["step"]), int(event["steps"]), f"loss {float(event['loss']):.3f}")

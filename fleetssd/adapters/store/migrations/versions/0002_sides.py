@@ -16,8 +16,10 @@ def upgrade() -> None:
     op.add_column("records", sa.Column("settled", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.drop_index("ix_records_state", "records")
     op.create_index("ix_records_settled", "records", ["settled"])
-    op.create_index("ix_records_newest", "records", ["state", "merged_at", "repository_id", "id"])
-    op.create_index("ix_records_newest_of_repository", "records", ["state", "repository_id", "merged_at", "id"])
+    op.create_index("ix_records_newest", "records", ["state", "settled", "merged_at", "repository_id", "id"])
+    op.create_index(
+        "ix_records_newest_of_repository", "records", ["state", "settled", "repository_id", "merged_at", "id"]
+    )
     _sides()
 
 
