@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fleetssd import training
 from fleetssd.errors import Corrupt, FleetError, Misconfigured, Rejected
+from fleetssd.placement import Placement
 from fleetssd.recipe import Lora
 from fleetssd.training import AdapterStats, Row, TrainPlan, TrainResult
 
@@ -71,7 +72,13 @@ def test_a_plan_survives_json() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 2}, {"rows_digest": "s"}, {"lora": dataclasses.replace(LORA, alpha=16.0)}, {"base_digest": "c"}],
+    [
+        {"seed": 2},
+        {"rows_digest": "s"},
+        {"lora": dataclasses.replace(LORA, alpha=16.0)},
+        {"base_digest": "c"},
+        {"placement": Placement("unsloth", "cuda", "bfloat16")},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_another_run_has_another_digest(change: dict[str, object]) -> None:
@@ -210,3 +217,41 @@ def test_a_noisy_or_over_trained_run_has_not_exploded() -> None:
     assert not training.exploded([0.05, 0.4] * 30)
     assert not training.exploded([2.1] + [1e-4] * 100)
     assert training.exploded([0.5] * 20 + [9.0] * 20)
+
+
+@given(ROWS, ROWS, st.floats(0.1, 3.0), st.integers(0, 9))
+def test_mixed_rows_come_after_our_own_at_the_ratio(
+    ours: list[Row], others: list[Row], ratio: float, seed: int
+) -> None:
+    """Our rows come first and whole; of the others as many as the ratio says, if there are so many, in their order."""
+    both = training.mixed(ours, others, ratio, seed)
+    assert both[: len(ours)] == ours
+    assert len(both) - len(ours) == min(round(ratio * len(ours)), len(others))
+    left = iter(others)
+    assert all(row in left for row in both[len(ours) :])
+    assert both == training.mixed(ours, others, ratio, seed)
+
+
+def test_a_giant_row_does_not_set_the_length() -> None:
+    """The length keeps 99 of 100 rows: with few rows all of them, with many not the longest."""
+    assert training.length_limit([]) == 0
+    assert training.length_limit([3, 9, 5]) == 9
+    assert training.length_limit([*range(1, 200), 90_000]) == 198
+
+
+@pytest.mark.parametrize(
+    ("losses", "gone"),
+    [([1.0] * 9, False), ([0.0] * 4, False), ([1.0, *[0.0] * 5], True), ([1e-4] * 5, True), ([0.006] * 50, False)],
+)
+def test_a_vanished_loss_is_a_few_steps_of_nothing(losses: list[float], gone: bool) -> None:
+    """Five steps in a row below a thousandth of a nat; the demo's over-trained night stays above."""
+    assert training.vanished(losses) is gone
+
+
+def test_a_loss_that_vanishes_early_fails_the_run() -> None:
+    """Nothing left to learn before four fifths of the steps is a failed run; after that it is none."""
+    early = dataclasses.replace(RESULT, losses=(*[0.5] * 100, *[0.0] * 90))
+    with pytest.raises(Rejected, match="by heart") as caught:
+        training.acceptable(PLAN, early, ADAPTER)
+    assert "recipe.epochs" in caught.value.hint
+    training.acceptable(PLAN, dataclasses.replace(RESULT, losses=(*[0.5] * 152, *[0.0] * 38)), ADAPTER)

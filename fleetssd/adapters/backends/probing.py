@@ -27,7 +27,7 @@ def _version(name: str) -> str:
 
 def _accelerator(has_torch: bool) -> tuple[str, str, bool]:
     if (platform.system(), platform.machine()) == ("Darwin", "arm64"):
-        return "metal", "Apple Silicon", False  # M1 and M2 only emulate bfloat16
+        return "metal", "Apple Silicon", True  # M1 and M2 emulate it: slower, but its range needs no loss scaling
     if not has_torch:
         return "", "", False
     import torch  # noqa: PLC0415
