@@ -5,6 +5,7 @@ Imports stand inside the functions: a process loads only the dependencies of the
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -17,7 +18,7 @@ import structlog
 from fleetssd.adapters.clock import SteeredClock, SystemClock
 from fleetssd.config import Settings
 from fleetssd.errors import Misconfigured
-from fleetssd.ports import Clock, Forge, Hooks, Memory, Mirror, Progress, Sampler, Sandbox, Trainer
+from fleetssd.ports import Builder, Clock, Forge, Hooks, Memory, Mirror, Progress, Sampler, Sandbox, Trainer
 from fleetssd.records import Redact
 from fleetssd.twins import Sketch
 
@@ -167,7 +168,6 @@ def open_sandbox(settings: Settings) -> Sandbox:
 @contextmanager
 def open_workshop(settings: Settings, progress: Progress) -> Iterator[Workshop]:
     """Open everything that a night works with, and close it with the block."""
-    from fleetssd.adapters.gguf_builder import GgufBuilder  # noqa: PLC0415
     from fleetssd.operations.night import Workshop  # noqa: PLC0415
 
     with ExitStack() as stack:
@@ -182,7 +182,7 @@ def open_workshop(settings: Settings, progress: Progress) -> Iterator[Workshop]:
             sampler=lambda gguf: open_sampler(settings, gguf),
             sandbox=lambda: _closing(open_sandbox(settings)),
             trainer=open_trainer(settings),
-            builder=GgufBuilder(settings.base.fallback_type),
+            builder=open_builder(settings),
             clock=open_clock(settings),
             folder=settings.data_dir / "nights",
             progress=progress,
@@ -215,7 +215,9 @@ def open_sampler(settings: Settings, gguf: Path) -> AbstractContextManager[Sampl
         assert recipe.sampler_url is not None  # noqa: S101  the settings ask for it
         return samplers.VllmSampler(recipe.sampler_url)
     if recipe.sampler == "transformers":
-        weights = settings.base.weights or settings.data_dir / "base" / "hf"
+        from fleetssd.operations.learn import Base  # noqa: PLC0415
+
+        weights = Base.named(settings).weights
         return samplers.TransformersSampler(
             weights, context=context, python=recipe.python, at_once=SAMPLER_SLOTS, threads=recipe.threads
         )
@@ -235,6 +237,18 @@ def _engine_sampler(settings: Settings) -> Iterator[Sampler]:
             yield sampler
     finally:
         engine.close()
+
+
+def open_builder(settings: Settings) -> Builder:
+    """Return what makes the files that are served."""
+    from fleetssd.adapters.gguf_builder import GgufBuilder  # noqa: PLC0415
+
+    return GgufBuilder(settings.base.fallback_type)
+
+
+def night_environment() -> dict[str, str]:
+    """Return a night's environment: its threads each multiply for themselves, so the library must not have its own."""
+    return {"OPENBLAS_NUM_THREADS": "1", **os.environ}
 
 
 def _row_tokens(settings: Settings) -> int:
