@@ -167,3 +167,22 @@ def test_settings_are_frozen() -> None:
     """Nobody changes a setting in flight."""
     with pytest.raises(ValueError, match="frozen"):
         parse(MINIMAL).web.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        ({"sampler": "ollama"}, 'parity = "none"'),
+        ({"sampler": "vllm"}, "sampler_url"),
+        ({"sampler_url": "localhost:8000"}, "http"),
+    ],
+)
+def test_a_sampler_that_cannot_do_what_is_asked_is_refused(recipe: dict[str, str], says: str) -> None:
+    """What tempers last is no parity with the paper; a server needs its address; the message says what to set."""
+    with pytest.raises(Misconfigured, match=says):
+        parse(MINIMAL | {"recipe": recipe})
+
+
+def test_a_sampler_that_tempers_last_is_taken_where_parity_is_waived() -> None:
+    """Who says that parity does not matter may sample from the engine."""
+    assert parse(MINIMAL | {"recipe": {"sampler": "ollama", "parity": "none"}}).recipe.sampler == "ollama"

@@ -1,0 +1,61 @@
+"""The ledger of a night, from its stages alone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleetssd.checkpoints import Night, Stage, StageRow
+from fleetssd.ledger import ledger, spark
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+def night(**results: dict[str, Any]) -> Night:
+    """Make a night with these stages."""
+    names: list[Stage] = ["sample", "train", "build"]
+    rows = tuple(StageRow(1, name, results[name], NOW, NOW) for name in names if name in results)
+    return Night(1, "running", "ssd", {"base": "b"}, NOW, stages=rows)
+
+
+def test_a_night_that_has_not_trained_has_none() -> None:
+    """Before stage `train` there is no ledger."""
+    assert ledger(night(sample={"engine": "x"})) is None
+
+
+def test_what_was_not_measured_is_null() -> None:
+    """A night of an older version has a ledger too: every name is there, and what is not on file is null."""
+    found = ledger(night(train={"seconds": 2.5, "losses": [2.0, 1.0], "adapter_digest": "a"}))
+    assert found is not None
+    assert found["cost"]["seconds"] == 2.5
+    assert found["cost"]["energy_joules"] is None
+    assert found["losses"] == [2.0, 1.0]
+    assert found["plan"] is None
+    assert found["digests"] == {"base_weights": None, "base_gguf": "b", "rows": None, "adapter": "a", "files": None}
+
+
+def test_sampler_and_build_are_in_it() -> None:
+    """What drew the samples, and which types changed, stand beside the cost."""
+    sample, build = {"engine": "llama.cpp; temperature 1.5"}, {"files": {"merged": "m"}, "retyped": {"Q4_K > Q8_0": 7}}
+    found = ledger(night(sample=sample, train={}, build=build))
+    assert found is not None
+    assert found["sampler"]["engine"] == "llama.cpp; temperature 1.5"
+    assert (found["digests"]["files"], found["retyped"]) == ({"merged": "m"}, {"Q4_K > Q8_0": 7})
+
+
+@pytest.mark.parametrize(
+    ("values", "bars"), [((), ""), ((1.0,), "▁"), ((2.0, 2.0), "▁▁"), ((8.0, 1.0), "█▁"), ((0.0, 3.5, 7.0), "▁▅█")]
+)
+def test_a_curve_is_bars(values: tuple[float, ...], bars: str) -> None:
+    """The lowest value is the shortest bar and the highest the tallest."""
+    assert spark(values) == bars
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=300), st.integers(1, 60))
+def test_a_curve_is_never_wider_than_asked(values: list[float], width: int) -> None:
+    """Long curves are averaged into the width, short ones keep every value."""
+    assert len(spark(values, width)) == min(width, len(values))
