@@ -49,7 +49,13 @@ def examine(sources: Sequence[Source], world: World, skipped: Sequence[Skipped] 
     documents = [parse(source) for source in sources]
     broken = [Skipped(document.name, document.problem) for document in documents if document.problem]
     found = [finding for document in documents for finding in _findings(document, world)]
-    return Audit(ordered(list(dict.fromkeys(found))), (*skipped, *broken))
+    through = any(
+        endpoint.port == world.gateway is not None
+        for document in documents
+        if role_of(document) == "hermes"
+        for endpoint in endpoints(document.leaves)
+    )
+    return Audit(ordered(list(dict.fromkeys(found))), (*skipped, *broken), through)
 
 
 def _findings(document: Document, world: World) -> Iterator[Finding]:

@@ -34,10 +34,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """All findings, what takes effect first, and what could not be read."""
+    """All findings, what takes effect first, what could not be read, and whether agents ask fleetssd's gateway."""
 
     findings: tuple[Finding, ...]
     skipped: tuple[Skipped, ...] = ()
+    through_gateway: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the audit as plain values."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +13,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from fleetssd import wiring
-from fleetssd.audit import Audit, Finding
+from fleetssd.adapters.rich_bar import bar
+from fleetssd.audit import Audit, Finding, callers
+from fleetssd.audit.advice import Advice, Comparison, advise
 from fleetssd.audit.findings import ORDER, Effective, headline
 from fleetssd.cli.app import app, err, out, settings
-from fleetssd.cli.reading import print_json, show, table
+from fleetssd.cli.reading import percent, points, print_json, show, table
 from fleetssd.config import Settings
 from fleetssd.errors import Misconfigured
 from fleetssd.operations.audit import take_stock
+from fleetssd.operations.compare import MIN_ISSUES, compare
 
 COLOURS: dict[Effective, str] = {"yes": "green", "masked": "yellow", "inert": "red", "unknown": "dim"}
 MEANING: dict[Effective, str] = {
@@ -33,25 +38,53 @@ def audit(
     context: typer.Context,
     folders: Annotated[list[Path] | None, typer.Argument(metavar="FOLDER...", help="Folders or files to scan.")] = None,
     ollama: Annotated[str | None, typer.Option("--ollama", metavar="URL", help="Also ask this Ollama server.")] = None,
+    ab: Annotated[bool, typer.Option("--ab", help="Ask solved issues at several temperatures, and advise.")] = False,
+    issues: Annotated[int, typer.Option("--issues", min=MIN_ISSUES, help="With --ab: issues to ask.")] = MIN_ISSUES,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="With --ab: answers an issue and T.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Find every sampling setting and say whether it takes effect, and by whom. Nothing is changed.
 
     Works without a settings file; with one it knows the fleet's ports and who manages its decode. Without folders,
     decode.audit_folders are scanned. Examples: fleetssd audit ~/.hermes; fleetssd audit /srv/fleet --ollama
-    http://127.0.0.1:11434
+    http://127.0.0.1:11434; fleetssd audit ~/.hermes --ab --issues 40
     """
-    given = settings(context) if context.obj is not None else None
-    found = _look(folders, ollama, given)
+    given = settings(context) if context.obj is not None or ab else None
+    found = _look(folders, ollama, given, needed=not ab)
+    compared = _compare(given, issues, samples) if ab and given else None
+    advice = _advise(found, compared) if compared else None
     if as_json:
-        print_json(found.to_json())
-    else:
-        _show(found)
+        extra = {"ab": compared.to_json() | {"advice": asdict(advice)}} if compared and advice else {}
+        print_json(found.to_json() | extra)
+        return
+    _show(found)
+    if compared and advice:
+        show("", _arms(compared), _advised(compared, advice))
 
 
-def _look(folders: list[Path] | None, ollama: str | None, given: Settings | None) -> Audit:
+def _compare(given: Settings, issues: int, samples: int) -> Comparison:
+    with ExitStack() as stack:
+        store, engine = wiring.open_store(given), wiring.open_engine(given)
+        stack.callback(store.close)
+        stack.callback(engine.close)
+        sandbox = wiring.open_sandbox(given)
+        stack.callback(sandbox.close)
+        shown = stack.enter_context(bar(err))
+        task = shown.add_task("", total=None)
+
+        def progress(done: int, total: int, what: str) -> None:
+            shown.update(task, completed=done, total=total, description=what)
+
+        return compare(given, store, engine, sandbox, progress, issues=issues, samples=samples)
+
+
+def _advise(found: Audit, compared: Comparison) -> Advice:
+    return advise(compared.lines, callers=len(callers(found.findings)), through_gateway=found.through_gateway)
+
+
+def _look(folders: list[Path] | None, ollama: str | None, given: Settings | None, *, needed: bool) -> Audit:
     chosen = folders or (list(given.decode.audit_folders) if given else [])
-    if not chosen and ollama is None:
+    if not chosen and ollama is None and needed:
         raise Misconfigured("there is nothing to audit", hint="Name a folder, --ollama URL, or decode.audit_folders.")
     readings = [wiring.read_folders(chosen)] if chosen else []
     if ollama is not None:
@@ -77,3 +110,26 @@ def _listed(findings: Sequence[Finding]) -> Table:
         where = f"{escape(f.file)}:{f.line}" + (f"\n[dim]{escape(f.setting)}[/]" if f.setting != f.key else "")
         made.add_row(f"[{colour}]{f.effective}[/]", f.key, escape(f.value), where, f.layer, escape(f.by))
     return made
+
+
+def _arms(compared: Comparison) -> Table:
+    made = table(
+        "temperatures, percent of answers that pass", "T", "pass@1", "against the current", "p", numeric=("T",)
+    )
+    for line in compared.lines:
+        delta = points(asdict(line.delta)) if line.delta else "[dim]current[/]"
+        p = f"{line.p:.3g}" if line.p is not None else ""
+        made.add_row(f"{line.temperature:g}", percent(asdict(line.score)), delta, p)
+    return made
+
+
+def _advised(compared: Comparison, advice: Advice) -> str:
+    words = {
+        "leave": "Leave it as it is",
+        "gateway": f'Let the gateway set T = {advice.temperature:g} (decode.manage = "gateway")',
+        "bake": f'Bake T = {advice.temperature:g} (decode.manage = "bake")',
+    }
+    told = f"{compared.issues} issues, {compared.samples} answers each; intervals hold for all comparisons together."
+    if compared.judged:
+        told += f" {compared.judged} of the issues also judge nights: asking them often wears them."
+    return f"[bold]{escape(words[advice.manage])}:[/] {escape(advice.reason)}.\n[dim]{told}[/]"

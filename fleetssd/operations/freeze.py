@@ -124,6 +124,19 @@ def _weighed(store: Store) -> list[Record]:
 
 
 def _split_held_out(settings: Settings, records: Sequence[Record]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the ids of the records that choose a temperature tonight, and of those that judge."""
+    tune, judge = parted(settings, records)
+    judge = judge[: settings.evaluation.max_problems]
+    if len(judge) < settings.gate.min_problems or not tune:
+        raise Misconfigured(
+            f"{len(judge)} held-out issues with tests are too few to judge by (gate.min_problems is "
+            f"{settings.gate.min_problems})",
+            hint="Let the fleet merge more work with tests, or raise records.held_out_share before the first poll.",
+        )
+    return tuple(sorted(record.id for record in tune)), tuple(record.id for record in judge)
+
+
+def parted(settings: Settings, records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
     """Part the held-out records with tests into (tune, judge) by a keyed hash, so that a record never changes sides."""
     usable = [record for record in records if record.tests and record.solution_path]
     key = settings.records.split_key
@@ -134,11 +147,4 @@ def _split_held_out(settings: Settings, records: Sequence[Record]) -> tuple[tupl
     tune = [record for record in usable if draw(record, "tune") < settings.evaluation.tune_share]
     judge = [record for record in usable if draw(record, "tune") >= settings.evaluation.tune_share]
     judge.sort(key=lambda record: draw(record, "order"))
-    judge = judge[: settings.evaluation.max_problems]
-    if len(judge) < settings.gate.min_problems or not tune:
-        raise Misconfigured(
-            f"{len(judge)} held-out issues with tests are too few to judge by (gate.min_problems is "
-            f"{settings.gate.min_problems})",
-            hint="Let the fleet merge more work with tests, or raise records.held_out_share before the first poll.",
-        )
-    return tuple(sorted(record.id for record in tune)), tuple(record.id for record in judge)
+    return tune, judge

@@ -236,3 +236,13 @@ def test_no_text_breaks_the_audit(form: str, parts: list[str]) -> None:
     text = "".join(parts)
     audit = examine([Source("config.yaml", form, text)], World())  # type: ignore[arg-type]  one of the forms
     assert all(1 <= f.line <= text.count("\n") + 1 for f in audit.findings)
+
+
+def test_an_audit_knows_whether_agents_ask_the_gateway() -> None:
+    """It is Hermes' address that tells, and only where the gateway's port is known."""
+    text = "model:\n  base_url: http://127.0.0.1:11435/v1\n"
+    through = [
+        examine([Source(name, "yaml", text)], world).through_gateway
+        for name, world in (("config.yaml", GATEWAY), ("config.yaml", World()), ("other.yaml", GATEWAY))
+    ]
+    assert through == [True, False, False]
