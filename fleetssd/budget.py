@@ -117,7 +117,7 @@ def gamma(lag: int) -> float:
     """Return the share of wealth that is spent `lag` looks after it was gained: lag^-1.6 / zeta(1.6)."""
     if lag < 1:
         raise ValueError("looks are counted from 1")
-    return lag**-_POWER / _ZETA
+    return float(lag**-_POWER) / _ZETA
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -20,8 +20,9 @@ Decision: TypeAlias = Literal["promote", "futile", "continue"]
 
 MISS = 0.1
 """The chance at most that a candidate which gains the planned effect is given up early."""
-_STAKES = ((1.0, 0.75), (0.5, 0.25))  # the planned bet, and half of it in case the gains spread wider than planned
-_MOST = 0.95  # of the capital: a lost bet must leave something
+_STAKES = ((1.0, 0.65), (0.5, 0.2), (3.0, 0.15))
+"""Parts of the planned stake and of the capital: half for gains that spread wide, thrice for gains that are large."""
+_MOST = 0.95  # a lost bet must leave something
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,12 @@ def log_e(deltas: Array, stake: float) -> Array:
 
     Works on the last axis. E = sum over stakes of weight * prod(1 + stake * delta).
     """
-    return _mixed(np.log1p(share * stake * deltas).sum(axis=-1) for share, _ in _STAKES)
+    return _mixed(np.log1p(min(_MOST, share * stake) * deltas).sum(axis=-1) for share, _ in _STAKES)
 
 
 def log_paths(deltas: Array, stake: float) -> Array:
     """Return `log_e` after each delta: the whole path along the last axis."""
-    return _mixed(np.log1p(share * stake * deltas).cumsum(axis=-1) for share, _ in _STAKES)
+    return _mixed(np.log1p(min(_MOST, share * stake) * deltas).cumsum(axis=-1) for share, _ in _STAKES)
 
 
 def look(deltas: Array, plan: Design) -> Decision:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import product
+from typing import TypeAlias
 
 from fleetssd.checkpoints import Answer
 from fleetssd.config import Evaluation
@@ -14,10 +14,25 @@ from fleetssd.ports import Completion, Engine, Grade, Job, Progress, Prompt, San
 from fleetssd.problems import Extracted, Malformed, Outcome, Problem, combine, extract
 from fleetssd.recipe import Sampling
 from fleetssd.records import Record
+from fleetssd.sequential import Decision
 
 BASE, TUNED, INCUMBENT, CANDIDATE, PROBED = "base", "tuned base", "incumbent", "candidate", "candidate at base's T"
+LOOKS = 12
+"""Blocks where the evaluation may stop after each: small enough to stop soon, large enough to keep the engine busy."""
 BLOCKS = 4
 """Arms take turns in this many blocks of problems: drift hits all alike, and a shared base is not reloaded per call."""
+
+
+Stop: TypeAlias = Callable[[Sequence[Problem]], Decision]
+"""Looks at what is on file of the problems asked so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """The problems that every arm was asked, and why no more: "continue" where there were no more."""
+
+    problems: Sequence[Problem]
+    decision: Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +56,33 @@ class Examiner:
     sandbox: Sandbox
     progress: Progress
 
-    def examine(self, arms: Sequence[Arm], problems: Sequence[Problem]) -> None:
-        """Ask every arm every problem `samples` times; each block of answers is one transaction."""
+    def examine(self, arms: Sequence[Arm], problems: Sequence[Problem], stop: Stop | None = None) -> Examined:
+        """Ask every arm every problem `samples` times; each block of answers is one transaction.
+
+        With `stop` the answers are looked at after each block. A block on file is not asked again but looked at
+        again, so a night that was interrupted stops where it would have stopped.
+        """
         total = sum(arm.samples for arm in arms) * len(problems)
-        asked = 0
+        asked, seen = 0, 0
         # While the engine answers one block the sandbox grades the one before it: neither waits for the other.
         with ThreadPoolExecutor(max_workers=1) as grader:
             grading: Future[None] | None = None
-            for block, arm in product(blocks(problems, BLOCKS), arms):
-                keep = self._ask(arm, block)
-                if grading is not None:
+            for block in blocks(problems, LOOKS if stop else BLOCKS):
+                for arm in arms:
+                    keep = self._ask(arm, block)
+                    if grading is not None:
+                        grading.result()
+                    grading = grader.submit(keep)
+                    asked += arm.samples * len(block)
+                    self.progress(asked, total, f"answers of {arm.name}")
+                seen += len(block)
+                if stop and grading is not None:
                     grading.result()
-                grading = grader.submit(keep)
-                asked += arm.samples * len(block)
-                self.progress(asked, total, f"answers of {arm.name}")
+                    if (decision := stop(problems[:seen])) != "continue":
+                        return Examined(problems[:seen], decision)
             if grading is not None:
                 grading.result()
+        return Examined(problems, "continue")
 
     def _ask(self, arm: Arm, block: Sequence[Problem]) -> Callable[[], None]:
         """Ask what is not on file yet and return the work that is left: to grade the answers and keep them."""

@@ -12,6 +12,7 @@ from fleetssd import budget, gate
 from fleetssd.checkpoints import Answer, VerdictRow
 from fleetssd.config import Settings
 from fleetssd.operations.evaluate import BASE, CANDIDATE, INCUMBENT, PROBED, TUNED
+from fleetssd.operations.outlook import design_of, share_of
 from fleetssd.ports import Store
 from fleetssd.probes import ProbeReadings, measure
 from fleetssd.recipe import NightPlan
@@ -27,7 +28,8 @@ def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: fl
     base, candidate = store.answers(plan.night, BASE), store.answers(plan.night, CANDIDATE)
     incumbent = base if plan.incumbent == plan.base else store.answers(plan.night, INCUMBENT)
     base_probes, candidate_probes = _probes(plan, store, base, candidate, tau)
-    share = share_of(plan, store, settings)
+    share = share_of(plan, store, settings.gate)
+    ahead = _stage(store, plan.night, "sample")
     evidence = gate.Evidence(
         incumbent=_scores(incumbent, slices, candidate=False),
         base=_scores(base, slices, candidate=False),
@@ -47,18 +49,14 @@ def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: fl
         held_out=plan.digest[:16],
         consulted=sum(1 for night in store.nights() if night.verdict is not None),
         seed=plan.seed,
+        design=design_of(ahead),
     )
     verdict = gate.decide(evidence, settings.gate)
     extra = {"tuned_temperature": _stage(store, plan.night, "build")["tuned_temperature"], "tau": tau}
     parts = {"slices": _by_slice(evidence), "slice_tests": _slice_tests(evidence), "budget": asdict(share)}
-    numbers = {**asdict(verdict), **extra, **parts}
+    how = {"precondition": ahead.get("precondition"), "stopped": _stage(store, plan.night, "evaluate").get("stopped")}
+    numbers = {**asdict(verdict), **extra, **parts, **how}
     return VerdictRow(plan.night, verdict.kind, verdict.reason, verdict.digest, numbers, now)
-
-
-def share_of(plan: NightPlan, store: Store, settings: Settings) -> budget.Share:
-    """Return tonight's share of the error budget: a function of the verdicts on file, so a restart changes nothing."""
-    policy = settings.gate
-    return budget.tonight(budget.looks(store.nights(), plan.night, policy.alpha), policy.budget, policy.alpha)
 
 
 def overlap(train: Sequence[Record], held_out: Sequence[Record], near_duplicate: float) -> dict[str, str]:

@@ -15,7 +15,7 @@ from fleetssd.artefact import choose_road
 from fleetssd.checkpoints import STAGES, Checkpoint, Night, Stage, StageRow
 from fleetssd.config import Settings
 from fleetssd.errors import Corrupt
-from fleetssd.operations import judge, learn
+from fleetssd.operations import judge, learn, outlook
 from fleetssd.operations.audit import ReadFolders, refuse_callers
 from fleetssd.operations.evaluate import BASE, CANDIDATE, INCUMBENT, PROBED, TUNED, Arm, Examiner, as_problem, pinned
 from fleetssd.operations.freeze import freeze
@@ -89,10 +89,14 @@ def run_night(shop: Workshop, night: Night) -> Night:
 
 def _sample(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
     learn.same_base(plan, shop.base)  # before hours are spent on another model's samples
+    with shop.sandbox() as sandbox:
+        ahead = outlook.look_ahead(plan, shop.settings, _examiner(shop, plan, sandbox), _problems(shop, plan.tune))
+    log.info("precondition", night=plan.night, advice=ahead["precondition"]["advice"],
+             reason=ahead["precondition"]["reason"], power=ahead["precondition"]["power"]["sentence"])  # fmt: skip
     if plan.arm == "merged":
-        return {"samples": 0, "engine": "none: merged solutions are the rows"}
+        return {"samples": 0, "engine": "none: merged solutions are the rows", **ahead}
     with shop.sampler(shop.base.gguf) as sampler:
-        return learn.sample(plan, shop.store, sampler, shop.progress)
+        return {**learn.sample(plan, shop.store, sampler, shop.progress), **ahead}
 
 
 def _train(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
@@ -147,16 +151,18 @@ def _evaluate(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
     candidate = _checkpoint(shop, plan)
     with shop.sandbox() as sandbox:
         examiner = _examiner(shop, plan, sandbox)
-        problems = _problems(shop, plan.held_out)
-        examiner.examine(_arms(shop, plan, candidate), problems)
+        design = outlook.design_of(_result(shop, plan, "sample"))
+        stop = outlook.stopper(plan, shop.store, shop.settings.gate, design) if design else None
+        examined = examiner.examine(_arms(shop, plan, candidate), _problems(shop, plan.held_out), stop)
         if candidate.tau != 1.0:
             same = pinned(plan.decode, plan.decode.temperature / candidate.tau)
-            examiner.examine([Arm(PROBED, candidate.model, same, plan.k)], problems[:PROBE_PROBLEMS])
+            examiner.examine([Arm(PROBED, candidate.model, same, plan.k)], examined.problems[:PROBE_PROBLEMS])
     if shop.engine.digest_of(candidate.model) != candidate.served_digest:
         raise Corrupt(
             f"{candidate.model} changed while it was evaluated", hint="Nothing but fleetssd may write its names."
         )
-    return {"artefact": candidate.digest, "answers": len(shop.store.answers(plan.night))}
+    stopped = {"problems": len(examined.problems), "of": len(plan.held_out), "decision": examined.decision}
+    return {"artefact": candidate.digest, "answers": len(shop.store.answers(plan.night)), "stopped": stopped}
 
 
 def _arms(shop: Workshop, plan: NightPlan, candidate: Checkpoint) -> Sequence[Arm]:

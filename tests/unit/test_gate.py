@@ -282,7 +282,7 @@ def test_voids_never_help(passed: list[bool], void: set[int], every: int, design
 def test_more_evidence_for_the_same_effect_never_turns_promote_into_reject(
     others: list[int], gains: list[int], times: int, design: Design | None
 ) -> None:
-    """Law: what is promoted is not rejected where the same issues are seen several times; by the e-value it still is."""
+    """Law: what is promoted is not rejected where the same issues are seen several times over."""
     mine = [min(K, max(0, count + gain)) for count, gain in zip(others, gains, strict=True)]
     night = evidence(candidate=arm(*mine), incumbent=arm(*others), base=arm(*others), design=design)
     names = ("candidate", "incumbent", "base", "tuned_base")
