@@ -75,6 +75,7 @@ class Records(Section):
     max_diff_bytes: int = Field(default=200_000, gt=0)
     exclude_paths: tuple[str, ...] = ()
     secrets: Literal["redact", "refuse"] = "redact"
+    injections: Literal["refuse", "keep"] = "refuse"
     secret_patterns: tuple[str, ...] = ()
 
 

@@ -35,6 +35,7 @@ REASONS = {
     "format_files": "Solution format `files` needs every changed file as text.",
     "no_prompt": "Neither an issue nor its own text says what was asked.",
     "secret": "It holds a secret that cannot be, or by setting is not, redacted.",
+    "injection": "A text in it speaks to the model over its reader's head.",
     "near_duplicate": "An earlier record asks the same.",
 }
 """Codes never change their meaning; new ones are added."""

@@ -17,7 +17,7 @@ from fleetssd.rendering import Solution
 from fleetssd.rendering import prompt as written_prompt
 from fleetssd.rendering import solution as written_solution
 from fleetssd.reverts import is_revert
-from fleetssd.texts import neutral
+from fleetssd.texts import injected, neutral
 
 State: TypeAlias = Literal["train", "held_out", "refused"]
 Redact: TypeAlias = Callable[[str], tuple[str, int]]
@@ -187,6 +187,8 @@ def make_record(
         reasons += change_refusals(diff, rules)
     reasons += answer.refusals if not reasons else []
     reasons += ["no_prompt"] if not prompt.strip() else []
+    said = (prompt, answer.text, *dict(answer.tests).values())
+    reasons += ["injection"] if rules.injections == "refuse" and any(map(injected, said)) else []
     reasons += ["secret"] if texts.secrets and rules.secrets == "refuse" else []
     keys = tuple(f"{issue.repository_id}#{issue.number}" for issue in issues)
     keys = keys or (f"{pull.key.repository_id}!{pull.key.number}",)

@@ -14,6 +14,7 @@ from fleetssd.gitea import PullKey, PullRow, items, moment, parse_row
 _TITLE = re.compile(r'\s*revert(?:s|ed)?\b[:\s]*["\u201c\u00ab]', re.IGNORECASE)
 _COMMIT = re.compile(r"\bThis reverts commit ([0-9a-f]{7,64})\b", re.IGNORECASE)
 _PULL = re.compile(r"\breverts (?:([0-9A-Za-z_.-]+/[0-9A-Za-z_.-]+))?[#!]([0-9]+)\b", re.IGNORECASE)
+_SHA = re.compile("[0-9a-f]{40,64}")
 _QUOTED = re.compile(r"\(#([0-9]+)\)")
 
 
@@ -55,12 +56,13 @@ def suspects(
         if since is not None and (at is None or at < since):
             continue
         if row.get("type") == "commit_ref" and isinstance(row.get("ref_commit_sha"), str):
-            commits += [row["ref_commit_sha"]] if row["ref_commit_sha"] not in known else []
+            sha = row["ref_commit_sha"]
+            commits += [sha] if _SHA.fullmatch(sha) and sha not in known else []
         elif row.get("type") in ("pull_ref", "comment_ref") and isinstance(row.get("ref_issue"), dict):
             with suppress(KeyError, TypeError, ValueError):  # a row about something that is hidden from us
                 found = parse_row(row["ref_issue"], instance)
                 pulls += [found] if found is not None and found.merged and is_revert(found.title, found.body) else []
-    return pulls, list(dict.fromkeys(commit for commit in commits if commit))
+    return pulls, list(dict.fromkeys(commits))
 
 
 def taken_back(pull: PullKey, commits: Iterable[str], found: Iterable[Claim]) -> bool:

@@ -31,3 +31,23 @@ def filled(template: str, values: Mapping[str, str]) -> str:
 def folded(text: str) -> str:
     """Return a text as its near-duplicates share it: letter case, spaces and line ends folded."""
     return " ".join(text.casefold().split())
+
+
+_TO_THE_MODEL = re.compile(
+    r"<\|(?:im_start|im_end|system|user|assistant|endoftext|eot_id|start_header_id|end_header_id|fim_\w+)\|>"
+    r"|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"
+    r"|\b(?:ignore|disregard|forget|override)\s+(?:(?:all|any|the|your|of|these|those|my)\s+)*"
+    r"(?:previous|prior|above|earlier|preceding|foregoing|system)\s+(?:instructions?|prompts?|rules|directions|messages?)"
+    r"|\b(?:reveal|print|repeat|output)\s+(?:me\s+)?(?:your|the)\s+(?:hidden\s+|full\s+)?system\s+prompt"
+    r"|\byou\s+are\s+now\s+(?:in\s+)?(?:developer\s+mode|dan\b|jailbroken|unrestricted)",
+    re.IGNORECASE,
+)
+_SHOWN = re.compile(r"<U\+[0-9A-F]{4,6}>|[\u200c\u200d]")
+
+
+def injected(text: str) -> bool:
+    """Tell whether a text speaks to a model: a chat template's own marks, or words that set its instructions aside.
+
+    A heuristic: it finds the known forms, also where unseen characters were put between the letters.
+    """
+    return bool(_TO_THE_MODEL.search(text) or _TO_THE_MODEL.search(_SHOWN.sub("", text)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from fleetssd import config
 from fleetssd.adapters.git_mirror.parse import REGULAR, Change, Commit, commits, objects, patches, raw_changes, utf8
 from fleetssd.adapters.git_mirror.process import MissingRef, Repository, login_environment
+from fleetssd.adapters.git_mirror.quota import Quota
 from fleetssd.diffs import PullDiff
 from fleetssd.errors import Rejected
 from fleetssd.gitea import MergedPull
@@ -25,6 +26,7 @@ class GitMirror:
 
     def __init__(self, folder: Path, settings: config.Forge) -> None:
         self.folder, self.settings = folder, settings
+        self.quota = Quota(folder, settings.mirror_quota_mb << 20)
 
     def diffs(self, repository: str, clone_url: str, pulls: Sequence[MergedPull]) -> dict[int, PullDiff | str]:
         """Fetch the heads of many pull requests at once; the value is the diff or a refusal reason code.
@@ -32,6 +34,12 @@ class GitMirror:
         Raises Transient where the server cannot be reached and Misconfigured where it does not take the token.
         """
         mirror = self._open(clone_url, pulls[0].key.repository_id)
+        try:
+            return self._read(mirror, pulls)
+        finally:
+            self.quota.used(mirror.path)
+
+    def _read(self, mirror: Repository, pulls: Sequence[MergedPull]) -> dict[int, PullDiff | str]:
         heads = _fetch(mirror, pulls)
         known = _read_commits(mirror, heads, pulls)
         out: dict[int, PullDiff | str] = {}
@@ -48,6 +56,8 @@ class GitMirror:
         """Tell whether one of these commits is in the branch that a pull request was merged into."""
         mirror = self._open(pull.clone_url, pull.key.repository_id)
         ref = f"refs/fleet/heads/{pull.branch}"
+        if not pull.branch or not pull.branch.isprintable() or " " in pull.branch:
+            return False
         try:
             mirror.fetch([f"+refs/heads/{pull.branch}:{ref}", *commits])
             return any(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fleetssd.embedded.forge.objects import FOLDER, Objects, Tree
 
+SUBMODULE = "160000"  # its object is a commit of another repository
 _BINARY_PROBE = 8000  # git looks for a NUL in the first 8000 bytes
 
 
@@ -70,7 +71,7 @@ def count_added(objects: Objects, found: list[Change]) -> list[int] | None:
     """Return [additions, deletions, files] when every change is a new text file, else None (git must count)."""
     lines = 0
     for change in found:
-        if change.old is not None or change.new is None:
+        if change.old is not None or change.new is None or change.new[0] == SUBMODULE:
             return None
         body = objects.read(change.new[1])[2]
         if b"\x00" in body[:_BINARY_PROBE]:
