@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fleetssd.checkpoints import (
     Answer,
@@ -25,6 +25,9 @@ from fleetssd.recipe import Sampling
 from fleetssd.placement import Choice
 from fleetssd.records import Record
 from fleetssd.training import TrainPlan, TrainResult
+
+if TYPE_CHECKING:
+    from fleetssd.audit.filing import Filed  # the audit parses YAML, which no process that lives long shall load
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what)."""
@@ -255,6 +258,38 @@ class Hooks(Protocol):
 
     def test(self, place: Place, hook: int) -> None:
         """Ask for a test delivery; Rejected where the server cannot make one now."""
+        ...
+
+
+class Issues(Protocol):
+    """A Gitea-compatible forge's issues, for a token that may write them."""
+
+    def account(self) -> str:
+        """Return the login of the token's account."""
+        ...
+
+    def full_name(self, repository: str) -> str:
+        """Return the name that a repository has now."""
+        ...
+
+    def labels(self, repository: str) -> dict[str, int]:
+        """Return the ids of a repository's labels by name."""
+        ...
+
+    def written_by(self, repository: str, login: str) -> list[Filed]:
+        """Return an account's issues in a repository, open and closed, oldest first."""
+        ...
+
+    def open(self, repository: str, title: str, body: str, labels: Sequence[int]) -> int:
+        """Open an issue and return its number; two calls open two."""
+        ...
+
+    def edit(self, repository: str, number: int, title: str, body: str) -> None:
+        """Change an issue's texts, and open it where it is closed."""
+        ...
+
+    def label(self, repository: str, number: int, labels: Sequence[int]) -> None:
+        """Put labels on an issue."""
         ...
 
 

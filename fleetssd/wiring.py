@@ -18,7 +18,7 @@ import structlog
 from fleetssd.adapters.clock import SteeredClock, SystemClock
 from fleetssd.config import Settings
 from fleetssd.errors import Misconfigured
-from fleetssd.ports import Builder, Clock, Forge, Hooks, Memory, Mirror, Progress, Sampler, Sandbox, Trainer
+from fleetssd.ports import Builder, Clock, Forge, Hooks, Issues, Memory, Mirror, Progress, Sampler, Sandbox, Trainer
 from fleetssd.records import Redact
 from fleetssd.twins import Sketch
 
@@ -81,6 +81,19 @@ def open_hooks(settings: Settings, token_file: Path | None) -> Iterator[Hooks]:
         yield hooks
     finally:
         hooks.close()
+
+
+@contextmanager
+def open_issues(settings: Settings, token_file: Path | None) -> Iterator[Issues]:
+    """Open the forge's issues with the token of that file, or the daemon's own, and close them with the block."""
+    from fleetssd.adapters.gitea_admin import GiteaIssues  # noqa: PLC0415
+    from fleetssd.adapters.gitea_http import read_token  # noqa: PLC0415
+
+    issues = GiteaIssues(settings.forge.url, read_token(token_file or settings.forge.token_file))
+    try:
+        yield issues
+    finally:
+        issues.close()
 
 
 def read_webhook_secret(settings: Settings) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -16,12 +16,13 @@ from fleetssd import wiring
 from fleetssd.adapters.rich_bar import bar
 from fleetssd.audit import Audit, Finding, callers
 from fleetssd.audit.advice import Advice, Comparison, advise
+from fleetssd.audit.filing import body
 from fleetssd.audit.findings import ORDER, Effective, headline
 from fleetssd.cli.app import app, err, out, settings
 from fleetssd.cli.reading import percent, points, print_json, show, table
 from fleetssd.config import Settings
 from fleetssd.errors import Misconfigured
-from fleetssd.operations.audit import take_stock
+from fleetssd.operations.audit import Filing, file_issue, take_stock
 from fleetssd.operations.compare import MIN_ISSUES, compare
 
 COLOURS: dict[Effective, str] = {"yes": "green", "masked": "yellow", "inert": "red", "unknown": "dim"}
@@ -41,25 +42,46 @@ def audit(
     ab: Annotated[bool, typer.Option("--ab", help="Ask solved issues at several temperatures, and advise.")] = False,
     issues: Annotated[int, typer.Option("--issues", min=MIN_ISSUES, help="With --ab: issues to ask.")] = MIN_ISSUES,
     samples: Annotated[int, typer.Option("--samples", min=1, help="With --ab: answers an issue and T.")] = 4,
+    repository: Annotated[
+        str | None, typer.Option("--file-issue", metavar="OWNER/REPO", help="File it as an issue, one for ever.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="A label of the issue; repeat it for more.")
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", help="A token with write:issue; default: forge.token_file.", dir_okay=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Find every sampling setting and say whether it takes effect, and by whom. Nothing is changed.
+    """Find every sampling setting and say whether it takes effect, and by whom. No setting is changed.
 
     Works without a settings file; with one it knows the fleet's ports and who manages its decode. Without folders,
     decode.audit_folders are scanned. Examples: fleetssd audit ~/.hermes; fleetssd audit /srv/fleet --ollama
-    http://127.0.0.1:11434; fleetssd audit ~/.hermes --ab --issues 40
+    http://127.0.0.1:11434; fleetssd audit ~/.hermes --ab --issues 40;
+    fleetssd audit ~/.hermes --file-issue fleet/ops --label audit --token-file /root/issue-token
     """
-    given = settings(context) if context.obj is not None or ab else None
+    given = settings(context) if context.obj is not None or ab or repository else None
     found = _look(folders, ollama, given, needed=not ab)
     compared = _compare(given, issues, samples) if ab and given else None
     advice = _advise(found, compared) if compared else None
+    filed = _file(given, repository, label or [], token_file, body(found, advice)) if repository and given else None
     if as_json:
-        extra = {"ab": compared.to_json() | {"advice": asdict(advice)}} if compared and advice else {}
+        extra: dict[str, Any] = {"issue": asdict(filed)} if filed else {}
+        if compared and advice:
+            extra["ab"] = compared.to_json() | {"advice": asdict(advice)}
         print_json(found.to_json() | extra)
         return
     _show(found)
     if compared and advice:
         show("", _arms(compared), _advised(compared, advice))
+    if filed:
+        out.print(f"[green]{filed.did}[/] issue {escape(filed.repository)}#{filed.number}", highlight=False)
+
+
+def _file(given: Settings, repository: str, labels: list[str], token_file: Path | None, text: str) -> Filing:
+    with wiring.open_issues(given, token_file) as forge:
+        return file_issue(forge, repository, labels, text)
 
 
 def _compare(given: Settings, issues: int, samples: int) -> Comparison:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import structlog
 
-from fleetssd.audit import Audit, Reading, World, callers, examine
+from fleetssd.audit import Audit, Reading, World, callers, examine, filing
 from fleetssd.config import Settings
 from fleetssd.errors import Misconfigured
+from fleetssd.ports import Issues
 
 log = structlog.get_logger()
 
@@ -56,3 +58,41 @@ def refuse_callers(settings: Settings, read: ReadFolders) -> None:
         )
     unsure = [each for each in audit.findings if each.key == "temperature" and each.effective == "unknown"]
     log.info("callers_audited", folders=len(folders), unsure=len(unsure), skipped=len(audit.skipped))
+
+
+@dataclass(frozen=True, slots=True)
+class Filing:
+    """What became of the audit's issue: created, updated or unchanged."""
+
+    repository: str
+    number: int
+    did: str
+
+
+def file_issue(forge: Issues, repository: str, labels: Sequence[str], text: str) -> Filing:
+    """File an audit as one issue for ever: an earlier one of the same account is changed, and only if it differs.
+
+    An issue that was closed stays so while the findings are the same. Raises Misconfigured for a label that is not
+    there.
+    """
+    name = forge.full_name(repository)
+    wanted = _ids(forge, name, labels) if labels else set()
+    earlier = filing.ours(forge.written_by(name, forge.account()))
+    if earlier is None:
+        return Filing(name, forge.open(name, filing.TITLE, text, sorted(wanted)), "created")
+    changed = (earlier.title, earlier.body.strip()) != (filing.TITLE, text.strip())
+    if changed:
+        forge.edit(name, earlier.number, filing.TITLE, text)
+    missing = wanted - earlier.labels
+    if missing:
+        forge.label(name, earlier.number, sorted(missing))
+    return Filing(name, earlier.number, "updated" if changed or missing else "unchanged")
+
+
+def _ids(forge: Issues, repository: str, names: Sequence[str]) -> set[int]:
+    known = forge.labels(repository)
+    missing = [name for name in names if name not in known]
+    if missing:
+        have = ", ".join(sorted(known)[:20]) or "none"
+        raise Misconfigured(f"{repository} has no label {missing[0]!r}", hint=f"Make it there first; it has: {have}.")
+    return {known[name] for name in names}
