@@ -20,6 +20,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleetssd.wiring import night_environment
+
 LAYERS, RANK = 36, 64
 HIDDEN, FEED_FORWARD, HEADS, KEY_VALUE_HEADS, HEAD = 2560, 9728, 32, 8, 128
 VOCABULARY = 151_936
@@ -112,7 +114,7 @@ def make_config(folder: Path, layers: int) -> None:
 def measured(command: list[str]) -> Run:
     """Run a child and return its wall time and memory; the child's own start is in it."""
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=night_environment())
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)

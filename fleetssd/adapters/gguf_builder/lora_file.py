@@ -1,4 +1,4 @@
-"""Writes a LoRA as a GGUF adapter, one matrix in memory at a time.
+"""Writes a LoRA as a GGUF adapter, a few matrices in memory at a time.
 
 What llama.cpp asks of it: general.type, the base's architecture, adapter.type, adapter.lora.alpha (a missing one
 silently means strength 1), and `<base tensor>.lora_a` (r, in) and `.lora_b` (out, r) in pairs; it scales by alpha / r.
@@ -6,32 +6,28 @@ silently means strength 1), and `<base tensor>.lora_a` (r, in) and `.lora_b` (ou
 
 from __future__ import annotations
 
-import hashlib
-import os
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import gguf
 import numpy as np
 
-from fleetssd.adapters.gguf_builder.source import Base, Source, Target, targets
+from fleetssd.adapters.gguf_builder import pieces
+from fleetssd.adapters.gguf_builder.source import Base, Matrix, Source, Target, targets
+
+_ALIGN = gguf.GGUF_DEFAULT_ALIGNMENT
 
 
 def write_lora(source: Source, base: Base, out: Path) -> str:
     """Write the adapter for this base to `out` and return its sha256 (hex)."""
     found = targets(source, base)
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        _write(source, base, found, partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        partial.rename(out)
-    finally:
-        partial.unlink(missing_ok=True)
-    return digest
+    return pieces.write(out, _pieces(_header(source, base, found, out), source, found))
 
 
-def _write(source: Source, base: Base, found: tuple[Target, ...], path: Path) -> None:
+def _header(source: Source, base: Base, found: tuple[Target, ...], out: Path) -> bytes:
+    """Return keys and the table of tensors, as the gguf package writes them."""
+    path = out.with_name(f".{out.name}.header")
     writer = gguf.GGUFWriter(path, base.header.architecture)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
@@ -40,11 +36,32 @@ def _write(source: Source, base: Base, found: tuple[Target, ...], path: Path) ->
     for target in found:
         for side, span in (("a", target.pair.a), ("b", target.pair.b)):
             writer.add_tensor_info(f"{target.name}.lora_{side}", span.shape, four_bytes, span.values * 4)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        writer.close()
+        return path.read_bytes()
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _pieces(header: bytes, source: Source, found: tuple[Target, ...]) -> Iterator[pieces.Piece]:
+    yield partial(_padded, header)
     for target in found:
-        writer.write_tensor_data(source.matrix(target.pair.a))
-        b = target.rows(source.matrix(target.pair.b))
-        writer.write_tensor_data(b * np.float32(source.lora.fold(target.pair)))
-    writer.close()
+        yield partial(_a, source, target)
+        yield partial(_b, source, target)
+
+
+def _a(source: Source, target: Target) -> bytes:
+    return _padded(source.matrix(target.pair.a).tobytes())
+
+
+def _b(source: Source, target: Target) -> bytes:
+    matrix: Matrix = target.rows(source.matrix(target.pair.b)) * np.float32(source.lora.fold(target.pair))
+    return _padded(matrix.tobytes())
+
+
+def _padded(data: bytes) -> bytes:
+    rest = -len(data) % _ALIGN
+    return data + bytes(rest) if rest else data
