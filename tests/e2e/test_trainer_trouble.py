@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from fleetssd import safetensors
 from fleetssd.adapters.backends.durable import SAVE_STEPS
 from fleetssd.adapters.backends.preflight import preflight
 from fleetssd.adapters.trainer_process import adapter_stats
@@ -59,11 +61,13 @@ class Trainers:
             text=True,
         )
 
-    def start(self, folder: Path, moment: str = "", trouble: str = "", file_bytes: int = 0) -> int:
+    def start(
+        self, folder: Path, moment: str = "", trouble: str = "", file_bytes: int = 0, base: Path | None = None
+    ) -> int:
         """Train once in this folder and return the exit code, negative for a signal."""
         place, _, path = moment.partition(" ")
         words = f"{place} {folder / path}" if "/" in path or "." in path else moment
-        job = {"folder": str(folder), "base": str(self.base), "trouble": trouble, "file_bytes": file_bytes}
+        job = {"folder": str(folder), "base": str(base or self.base), "trouble": trouble, "file_bytes": file_bytes}
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps({**job, "moment": words}) + "\n")
@@ -190,6 +194,35 @@ def test_a_disk_that_fills_up_publishes_nothing(trainers: Trainers, moment: str,
     assert "adapter" not in left
     assert "result.json" not in left
     assert "disk is full" in left[-1]
+
+
+def test_a_loss_that_vanishes_ends_the_run_at_once(trainers: Trainers, tmp_path: Path) -> None:
+    """Copies of one row are learned by heart: the run fails where that shows, and publishes nothing."""
+    lora = dataclasses.replace(LORA, rank=8, alpha=16.0, epochs=40, learning_rate=1e-2)
+    base = louder(trainers.base, tmp_path / "base")
+    rows = tiny.ROWS[:1] * 4
+    folder = lay_out(tmp_path / "run", base)
+    (folder / "rows.jsonl").write_bytes(encode_rows(rows))
+    (folder / "plan.json").write_text(json.dumps(tiny.plan_for(base, rows, lora).to_json()))
+    assert trainers.start(folder, base=base) == 1
+    said = [json.loads(line) for line in (folder / "out").read_text().splitlines()]
+    assert said[-1]["kind"] == "Rejected"
+    assert "by heart" in said[-1]["message"]
+    assert max(event["step"] for event in said if event["event"] == "step") < 0.8 * steps(len(rows), lora)
+    assert not (folder / "adapter").exists()
+    assert not (folder / "result.json").exists()
+
+
+def louder(base: Path, copy: Path) -> Path:
+    """Copy the tiny base with larger logits: as it is, they are too small for a loss of nothing."""
+    shutil.copytree(base, copy)
+    weights = copy / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    span = safetensors.parse(bytes(data), len(data))["model.norm.weight"]
+    norm = np.frombuffer(data, "<f4", span.values, span.offset) * np.float32(4.0)
+    data[span.offset : span.offset + norm.nbytes] = norm.tobytes()
+    weights.write_bytes(data)
+    return copy
 
 
 def test_a_disk_that_is_too_small_is_refused_before_the_base_is_loaded(trainers: Trainers, tmp_path: Path) -> None:
