@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from fleetssd.scoring import NORMAL, Array, Scores
+from fleetssd.scoring import NORMAL, Array, Scores, t_quantile
 
 BETWEEN = 0.10
 """Planned standard deviation of a true gain over problems, where none has been measured yet."""
@@ -36,9 +36,18 @@ def sample_size_repeated(
 def power_repeated(
     delta: float, problems: int, *, between: float, within: float, samples: int, alpha: float = 0.05
 ) -> float:
-    """Return the chance that `problems` problems with `samples` each show a gain of `delta` (see the size above)."""
+    """Return the chance that `problems` problems with `samples` each show a gain of `delta` (variance as above).
+
+    The spread is estimated from the same problems, so the critical value is a t quantile and the test a noncentral t
+    (Abramowitz and Stegun 26.7.5 and 26.7.10); for many problems that is the normal formula of the sizes.
+    """
     error = math.sqrt((between**2 + 2.0 * within / samples) / problems)
-    return 1.0 - NORMAL.cdf(_z(alpha) - delta / error)
+    if problems < 2:
+        return 0.0  # one problem has no spread and shows nothing
+    freedom = problems - 1
+    critical = t_quantile(alpha / 2.0, freedom)
+    shift = delta / error - critical * (1.0 - 1.0 / (4.0 * freedom))
+    return NORMAL.cdf(shift / math.sqrt(1.0 + critical**2 / (2.0 * freedom)))
 
 
 def detectable_repeated(

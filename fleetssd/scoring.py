@@ -153,6 +153,7 @@ def interval(values: Array, *, level: float = 0.95, method: Method = "percentile
     if len(values) == 0:
         raise ValueError("no problems, no estimate")
     point, tail = float(values.mean()), (1.0 - level) / 2.0
+    tail = expanded(tail, len(values)) if method == "percentile" else tail
     means = _resampled_means(values, tail, seed)
     ends = (tail, 1.0 - tail) if method == "percentile" else _bca_ends(values, means, tail)
     low, high = np.quantile(means, ends)
@@ -196,10 +197,31 @@ def wilson(passed: int, total: int, *, level: float = 0.95) -> Estimate:
     return Estimate(passed / total, float(ends.low), float(ends.high), level, total)
 
 
+def expanded(tail: float, size: int) -> float:
+    """Return the tail to cut off the resampled means of `size` values, so that few values promise no more than many.
+
+    A percentile interval is too narrow by sqrt((n-1)/n) and knows no t quantile; the tail of Hesterberg 2015 mends
+    both.
+    """
+    if size < 2:
+        return tail
+    return max(NORMAL.cdf(-math.sqrt(size / (size - 1)) * t_quantile(tail, size - 1)), 1e-12)
+
+
+def t_quantile(tail: float, freedom: int) -> float:
+    """Return the value that Student's t exceeds with chance `tail`: expansion in 1/freedom (A&S 26.7.5)."""
+    z, v = -NORMAL.inv_cdf(tail), freedom
+    first = (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+    return z + first + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+
+
+def resamples_of(tail: float) -> int:
+    """Return how often problems are resampled so that some draws fall into the tail that is asked for."""
+    return min(max(math.ceil(_DRAWS_IN_TAIL / tail), _MIN_RESAMPLES), _MAX_RESAMPLES)
+
+
 def _resampled_means(values: Array, tail: float, seed: int) -> Array:
-    """Resample problems often enough that some draws fall into the tail that is asked for."""
-    wanted = math.ceil(_DRAWS_IN_TAIL / tail)
-    resamples = min(max(wanted, _MIN_RESAMPLES), _MAX_RESAMPLES)
+    resamples = resamples_of(tail)
     rng, size = np.random.default_rng(seed), len(values)
     step = max(1, _CHUNK // size)
     parts = [

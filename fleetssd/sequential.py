@@ -18,7 +18,7 @@ from fleetssd.scoring import Array
 
 Decision: TypeAlias = Literal["promote", "futile", "continue"]
 
-MISS = 0.1
+MISS = 0.15
 """The chance at most that a candidate which gains the planned effect is given up early."""
 _STAKES = ((1.0, 0.65), (0.5, 0.2), (3.0, 0.15))
 """Parts of the planned stake and of the capital: half for gains that spread wide, thrice for gains that are large."""
@@ -29,7 +29,7 @@ _MOST = 0.95  # a lost bet must leave something
 class Design:
     """What is fixed before the first answer: the gain worth finding, the stake, and the two thresholds.
 
-    `alpha` is tonight's two-sided share: like the lower end of its interval, a promotion spends half of it.
+    `alpha` is tonight's share of the error budget; a promotion of no gain has no greater chance, whenever one looks.
     """
 
     effect: float
@@ -39,8 +39,8 @@ class Design:
 
     @property
     def enough(self) -> float:
-        """Log capital that promotes: a promotion of no gain has chance alpha/2."""
-        return math.log(2.0 / self.alpha)
+        """Log capital that promotes: 1/alpha."""
+        return -math.log(self.alpha)
 
     @property
     def hopeless(self) -> float:

@@ -90,7 +90,7 @@ def test_a_shown_gain_stops_the_evaluation(scene: Scene) -> None:
     assert len(asked[0]) == 2 * stopped["problems"]
     assert night.verdict is not None
     assert night.verdict.kind == "promote"
-    assert evidence(night)["e_value"] > 2 / budget.lord(1, [], 0.05)
+    assert evidence(night)["e_value"] > 1 / budget.lord(1, [], 0.05)
 
 
 def test_a_hopeless_candidate_stops_the_evaluation(scene: Scene) -> None:

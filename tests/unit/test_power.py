@@ -93,13 +93,21 @@ def test_power_of_the_exact_test(problems: int, discordant: float, delta: float,
     assert power.mcnemar_power(problems, discordant, delta) == pytest.approx(expected, abs=6e-4)
 
 
-@pytest.mark.parametrize(("problems", "samples"), [(20, 1), (189, 4), (110, 8), (500, 2)])
+@pytest.mark.parametrize(("problems", "samples"), [(189, 4), (110, 8), (500, 2)])
 def test_chance_size_and_effect_of_repeated_samples_agree(problems: int, samples: int) -> None:
     """What is just detectable is shown with 80 % chance, and needs just so many problems."""
     plan = {"between": 0.10, "within": 0.10}
     effect = power.detectable_repeated(problems, samples=samples, **plan)  # type: ignore[arg-type]
-    assert power.power_repeated(effect, problems, samples=samples, **plan) == pytest.approx(0.8)  # type: ignore[arg-type]
+    assert power.power_repeated(effect, problems, samples=samples, **plan) == pytest.approx(0.8, abs=0.01)  # type: ignore[arg-type]
     assert power.sample_size_repeated(effect, samples=samples, **plan) == pytest.approx(problems)  # type: ignore[arg-type]
+
+
+def test_few_problems_show_less_than_the_normal_formula_says() -> None:
+    """With 20 issues the spread is guessed too: what is detectable has 76 %, and one issue shows none."""
+    plan = {"between": 0.10, "within": 0.10, "samples": 8}
+    effect = power.detectable_repeated(20, **plan)  # type: ignore[arg-type]
+    assert power.power_repeated(effect, 20, **plan) == pytest.approx(0.760, abs=0.005)  # type: ignore[arg-type]
+    assert power.power_repeated(effect, 1, **plan) == 0.0  # type: ignore[arg-type]
 
 
 def test_no_effect_is_larger_than_one() -> None:

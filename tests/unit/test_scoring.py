@@ -87,7 +87,7 @@ def test_paired_bootstrap_reproduces_the_closed_form() -> None:
 
 def test_bca_shifts_the_interval_of_skewed_values() -> None:
     """For right-skewed values both ends of BCa lie above the percentile's."""
-    values = np.array([0.0] * 45 + [1.0] * 5)
+    values = np.random.default_rng(4).exponential(size=300)
     plain = scoring.interval(values, seed=1)
     shifted = scoring.interval(values, method="bca", seed=1)
     assert shifted.low > plain.low
@@ -202,3 +202,30 @@ def test_wilson_interval(passed: int, total: int, low: float, high: float) -> No
     """The Wilson score interval of a share."""
     found = scoring.wilson(passed, total)
     assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("tail", "freedom", "expected"),
+    [(0.025, 19, 2.0930), (0.025, 8, 2.3060), (0.005, 19, 2.8609), (0.0005, 40, 3.5510)],
+)
+def test_t_quantile(tail: float, freedom: int, expected: float) -> None:
+    """The expansion gives the tabulated quantiles."""
+    assert scoring.t_quantile(tail, freedom) == pytest.approx(expected, abs=0.004)
+
+
+def test_few_values_have_a_wider_interval_than_the_plain_percentile() -> None:
+    """Less is cut off for few values, as the t quantile asks; for many nothing changes; one value has no spread."""
+    assert scoring.expanded(0.025, 20) == pytest.approx(0.0159, abs=2e-4)
+    assert scoring.expanded(0.025, 100_000) == pytest.approx(0.025, abs=1e-5)
+    assert scoring.expanded(0.025, 1) == 0.025
+    assert scoring.expanded(1e-9, 3) == 1e-12
+
+
+def test_the_interval_of_twenty_values_covers() -> None:
+    """Simulated: of 400 intervals over 20 values each, some 5 % miss the mean."""
+    rng = np.random.default_rng(8)
+    missed = 0
+    for _ in range(400):
+        found = scoring.interval(rng.normal(size=20), seed=1)
+        missed += not found.low <= 0.0 <= found.high
+    assert missed / 400 == pytest.approx(0.05, abs=0.025)
