@@ -62,11 +62,12 @@ def weigh(scores: Mapping[float, Scores], current: float, *, alpha: float = 0.05
     return tuple(lines)
 
 
-def advise(lines: Sequence[Compared], *, callers: int, through_gateway: bool, alpha: float = 0.05) -> Advice:
+def advise(lines: Sequence[Compared], *, callers: int | None, through_gateway: bool, alpha: float = 0.05) -> Advice:
     """Advise to change only what is shown to be better: by the interval and by the test, both for all comparisons.
 
     A gateway that is in place costs nothing and is undone by a setting. A bake reaches callers that nothing stands
-    before, but not those with a temperature of their own: they would get T·τ.
+    before, but not those with a temperature of their own: they would get T·τ. `callers` counts those; None where
+    nobody has looked, and then no bake is advised.
     """
     current, *others = lines
     better = [line for line in others if line.delta and line.p is not None and line.delta.low > 0 and line.p <= alpha]
@@ -81,6 +82,8 @@ def advise(lines: Sequence[Compared], *, callers: int, through_gateway: bool, al
         )
     if through_gateway:
         return Advice("gateway", best.temperature, f"{gain}; the agents talk to the gateway, which can fill it in")
+    if callers is None:
+        return Advice("gateway", best.temperature, f"{gain}; a bake would need an audit of the folders of the callers")
     return Advice(
         "bake", best.temperature, f"{gain}; no caller sets a temperature, so one in the weights reaches them all"
     )

@@ -64,7 +64,8 @@ def audit(
     given = settings(context) if context.obj is not None or ab or repository else None
     found = _look(folders, ollama, given, needed=not ab)
     compared = _compare(given, issues, samples) if ab and given else None
-    advice = _advise(found, compared) if compared else None
+    looked = bool(folders or (given and given.decode.audit_folders))
+    advice = _advise(found, compared, looked=looked) if compared else None
     filed = _file(given, repository, label or [], token_file, body(found, advice)) if repository and given else None
     if as_json:
         extra: dict[str, Any] = {"issue": asdict(filed)} if filed else {}
@@ -100,8 +101,9 @@ def _compare(given: Settings, issues: int, samples: int) -> Comparison:
         return compare(given, store, engine, sandbox, progress, issues=issues, samples=samples)
 
 
-def _advise(found: Audit, compared: Comparison) -> Advice:
-    return advise(compared.lines, callers=len(callers(found.findings)), through_gateway=found.through_gateway)
+def _advise(found: Audit, compared: Comparison, *, looked: bool) -> Advice:
+    known = len(callers(found.findings)) if looked else None
+    return advise(compared.lines, callers=known, through_gateway=found.through_gateway)
 
 
 def _look(folders: list[Path] | None, ollama: str | None, given: Settings | None, *, needed: bool) -> Audit:

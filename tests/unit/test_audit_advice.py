@@ -27,10 +27,15 @@ def test_a_better_temperature_is_baked_where_no_caller_has_one() -> None:
 
 @pytest.mark.parametrize(
     ("callers", "through", "says"),
-    [(1, False, "1 caller sets"), (2, True, "2 callers set"), (0, True, "the agents talk to the gateway")],
+    [
+        (1, False, "1 caller sets"),
+        (2, True, "2 callers set"),
+        (0, True, "the agents talk to the gateway"),
+        (None, False, "would need an audit"),
+    ],
 )
 def test_the_gateway_sets_it_where_a_bake_would_reach_too_few_or_is_not_needed(
-    callers: int, through: bool, says: str
+    callers: int | None, through: bool, says: str
 ) -> None:
     """Callers with a temperature of their own would get T·τ; a gateway that is there is cheaper than new weights."""
     lines = weigh({1.0: scores(1), 0.3: scores(4)}, 1.0)
