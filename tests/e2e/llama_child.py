@@ -1,4 +1,4 @@
-"""Serves one GGUF with llama.cpp, answers the requests on stdin as token ids on stdout, and ends."""
+"""Serves one GGUF with llama.cpp: requests on stdin; token ids, or log-probabilities where asked for, on stdout."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def main() -> None:
         for request in job["requests"]:
             plain = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "cache_prompt": False, "return_tokens": True}
             reply = client.post("/completion", json={**plain, **request}).raise_for_status().json()
-            answers.append(reply["tokens"])
+            likely = reply.get("completion_probabilities")
+            answers.append(
+                [[row["id"], row["logprob"]] for row in likely[0]["top_logprobs"]] if likely else reply["tokens"]
+            )
     sys.stdout.write(json.dumps(answers) + "\n")
     sys.stdout.flush()
     os._exit(0)  # the engine's threads need no farewell

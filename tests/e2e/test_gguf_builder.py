@@ -114,6 +114,19 @@ def test_the_quantised_merge_speaks_as_peft_does(
     assert tiny.llama_greedy(tiny_model, tmp_path / "merged.gguf") == greedy
 
 
+def test_merged_logits_are_pefts(builder: GgufBuilder, tiny_model: tiny.Tiny, trained: Trained, tmp_path: Path) -> None:
+    """Log-probabilities of all tokens, merged in F32 and by GGUF LoRA, lie within 1e-3 of Hugging Face with PEFT."""
+    adapter, merged = trained.folder / "adapter", tmp_path / "merged.gguf"
+    builder.merged(adapter, tiny_model.f32, merged, 1.0)
+    builder.adapter(adapter, tiny_model.f32, tmp_path / "adapter.gguf")
+    expected = tiny.hf_logprobs(tiny_model, adapter)
+    by_lora = tiny.llama_logprobs(tiny_model, tiny_model.f32, tmp_path / "adapter.gguf")
+    for found in (tiny.llama_logprobs(tiny_model, merged), by_lora):
+        for ours, theirs in zip(found, expected, strict=True):
+            assert len(ours) == len(theirs)
+            assert max(abs(ours[token] - theirs[token]) for token in ours) < 1e-3
+
+
 def test_llama_rows_are_interleaved(builder: GgufBuilder, tmp_path: Path) -> None:
     """For `llama`, whose q and k rows are reordered, merged file and adapter give PEFT's greedy tokens."""
     model = tiny.make(tmp_path, "llama")
@@ -412,7 +425,7 @@ def test_types_that_cannot_be_read_are_refused_with_a_way_out(
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("shape", [(1, 32), (3, 4096 + 32), (70, 2048)])
 def test_q8_0_is_quantised_as_the_package_does(shape: tuple[int, int], seed: int) -> None:
-    """The fast sum of Q8_0 rows equals dequantise, add, quantise of the gguf package, bit for bit: ties and zeros too."""
+    """The fast sum of Q8_0 rows equals the gguf package's dequantise, add, quantise bit for bit, ties and zeros too."""
     from fleetssd.adapters.gguf_builder.quants import add
 
     rng = np.random.default_rng(seed)

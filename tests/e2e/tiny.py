@@ -156,6 +156,16 @@ def hf_greedy(tiny: Tiny, adapter: Path | None, tokens: int = 24) -> list[list[i
 
 def llama_answers(model: Path, requests: Sequence[dict[str, Any]], adapter: Path | None = None) -> list[list[int]]:
     """Ask llama.cpp, in a process of its own, for the tokens of each request."""
+    return [list(map(int, ids)) for ids in _llama(model, requests, adapter)]
+
+
+def llama_logprobs(tiny: Tiny, model: Path, adapter: Path | None = None) -> list[dict[int, float]]:
+    """Return llama.cpp's log-probabilities of every first token, by token id, for each prompt."""
+    asked = [{"prompt": ids, "temperature": 0.0, "n_predict": 1, "n_probs": 1000} for ids in prompts(tiny)]
+    return [{int(token): float(logprob) for token, logprob in rows} for rows in _llama(model, asked, adapter)]
+
+
+def _llama(model: Path, requests: Sequence[dict[str, Any]], adapter: Path | None) -> list[Any]:
     job = {"model": str(model), "adapter": str(adapter) if adapter else None, "requests": list(requests)}
     child = [sys.executable, "-m", "tests.e2e.llama_child"]
     root = Path(__file__).resolve().parents[2]
@@ -163,7 +173,23 @@ def llama_answers(model: Path, requests: Sequence[dict[str, Any]], adapter: Path
         child, input=json.dumps(job), cwd=root, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return [list(map(int, ids)) for ids in json.loads(done.stdout.splitlines()[-1])]
+    answers: list[Any] = json.loads(done.stdout.splitlines()[-1])
+    return answers
+
+
+def hf_logprobs(tiny: Tiny, adapter: Path | None) -> list[list[float]]:
+    """Return Hugging Face's log-probabilities of every first token, with PEFT where an adapter is given."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny.hf, dtype=torch.float32).eval()
+    if adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter).eval()
+    with torch.no_grad():
+        rows = [model(torch.tensor([ids])).logits[0, -1].log_softmax(-1).tolist() for ids in prompts(tiny)]
+    return [list(map(float, row)) for row in rows]
 
 
 def llama_greedy(tiny: Tiny, model: Path, adapter: Path | None = None, tokens: int = 24) -> list[list[int]]:
