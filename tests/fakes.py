@@ -243,6 +243,7 @@ class MemoryStore:
         found = [record for record in self.by_id.values() if not set(keys).isdisjoint(record.split_keys)]
         moved = [replace(record, state="held_out") if record.state == "train" else record for record in found]
         self.by_id |= {record.id: record for record in moved}
+        self.held |= {key for record in moved if record.state == "held_out" for key in record.split_keys}
         self.settled -= {record.id for record in moved}
         return moved
 
@@ -410,6 +411,7 @@ class FakeForge:
     broken: dict[int, FleetError] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     complete: bool = True
+    hidden: set[int] = field(default_factory=set)
     commits: dict[str, Commit] = field(default_factory=dict)
     diffs: dict[int, tuple[bytes, str]] = field(default_factory=dict)
 
@@ -464,7 +466,8 @@ class FakeForge:
         """Return the rows of the window."""
         self.calls.append("sweep")
         rows = [row for row in self.rows.values() if since is None or datetime.fromisoformat(row.updated_at) >= since]
-        return Sweep(tuple(rows), self.now, self.complete)
+        shown = [row for row in rows if row.key.number not in self.hidden]
+        return Sweep(tuple(shown), self.now, self.complete)
 
     def pull(self, repository: str, number: int) -> MergedPull | None:
         """Return a detail, or fail as planned."""

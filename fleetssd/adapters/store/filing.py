@@ -100,7 +100,7 @@ class Filing(Database):
         """Hold issues out for ever and return their records, those that taught now held out and unsettled."""
         table = tables.Records
         with self.writing() as session:
-            add_missing(session, tables.HeldOut, [{"key": key, "since": now} for key in sorted(set(keys))])
+            _note(session, keys, now)
             fresh = map(_record, session.exec(select(table).where(col(table.settled).is_(False))))
             known = {record.id: record for record in [*fresh, *_tied(session, [issue_tie(key) for key in keys])]}
             moved = []
@@ -109,6 +109,8 @@ class Filing(Database):
                     continue
                 held = replace(record, state="held_out") if record.state == "train" else record
                 _write(session, session.get_one(table, record.id), held, now, settled=False)
+                if held.state == "held_out":
+                    _note(session, held.split_keys, now)
                 moved.append(held)
             return moved
 
@@ -150,8 +152,12 @@ def _kept_apart(session: Session, record: Record, *, member: bool, now: datetime
     frozen = session.exec(select(tables.Freezes.at)).first() is not None
     kept = filed(record, _held(session, record.split_keys), frozen=frozen, member=member)
     if kept.state == "held_out":
-        add_missing(session, tables.HeldOut, [{"key": key, "since": now} for key in kept.split_keys])
+        _note(session, kept.split_keys, now)
     return kept
+
+
+def _note(session: Session, keys: Collection[str], now: datetime) -> None:
+    add_missing(session, tables.HeldOut, [{"key": key, "since": now} for key in sorted(set(keys))])
 
 
 def _held(session: Session, keys: Collection[str]) -> set[str]:
