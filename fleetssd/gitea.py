@@ -74,7 +74,8 @@ class MergedPull:
     """The detail of a closed pull request, as far as we need it; `merged` is the only truth for merged.
 
     `autodetects` tells whether the repository takes merges that it only found in git for merges; None where the
-    server does not say. `branch` is the one that it was merged into.
+    server does not say. `branch` is the one that it was merged into, `size_kb` what
+    the server says of the repository's size.
     """
 
     key: PullKey
@@ -94,6 +95,7 @@ class MergedPull:
     autodetects: bool | None = None
     opened_at: datetime | None = None
     branch: str = ""
+    size_kb: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +313,7 @@ def parse_pull(detail: Mapping[str, Any], instance: str) -> MergedPull:
         autodetects=detects if isinstance(detects, bool) else None,
         opened_at=moment(detail.get("created_at")),
         branch=_text(detail["base"].get("ref")),
+        size_kb=size if isinstance(size := place.get("size"), int) else None,
     )
 
 

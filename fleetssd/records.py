@@ -123,7 +123,10 @@ def judged_anew(record: Record, fleet: config.Fleet) -> tuple[str, ...] | None:
     proven = not (fleet.allow_unproven_merger and "merger_unproven" in kept)
     if proven and {*now} == {*record.reasons} - {*kept}:
         return None
-    return tuple(now + [code for code in kept if proven or code != "merger_unproven"])
+    # What does not stand at all is nobody's twin.
+    left = {"near_duplicate"} if now else set()
+    left |= set() if proven else {"merger_unproven"}
+    return tuple(now + [code for code in kept if code not in left])
 
 
 def fingerprint(fleet: config.Fleet) -> str:

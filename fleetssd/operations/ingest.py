@@ -30,11 +30,14 @@ from fleetssd.operations.sides import settle_new
 from fleetssd.ports import Forge, Mirror, Progress, Store
 from fleetssd.records import Record, Redact, fingerprint, judged_anew, make_record, refusals_of_row, refused_row, side
 from fleetssd.reverts import claims, taken_back
+from fleetssd.split import TWIN
 from fleetssd.twins import Sketch, unsketched
 
 BATCH = 200
 """Pull requests read from one repository between two writes: what a crash can make us read again."""
 READERS = 2
+AHEAD = 2
+"""Batches read ahead of git."""
 RETRIES = 5
 """Unreadable pull requests tried again in one poll."""
 RETRY, DAY = timedelta(hours=1), timedelta(days=1)
@@ -220,8 +223,7 @@ class _Poll:
         self.store.put_pull(row.key, row.updated_at, None, self.now)
 
     def _take_back(self, record: Record) -> None:
-        reasons = (*record.reasons, REVERTED)
-        self.store.replace_record(replace(record, state="refused", reasons=reasons), self.now)
+        self.store.replace_record(_reverted(record), self.now)
 
     def read_all(self, looks: Sequence[Look]) -> None:
         """Read pull requests batch by batch, one repository at a time, and file each."""
@@ -229,13 +231,19 @@ class _Poll:
         by_repository = defaultdict[int, list[Look]](list)
         for look in looks:
             by_repository[look.key.repository_id].append(look)
+        batches = [
+            group[start : start + BATCH] for group in by_repository.values() for start in range(0, len(group), BATCH)
+        ]
         with ThreadPoolExecutor(READERS, "forge") as readers:
-            for group in by_repository.values():
-                for start in range(0, len(group), BATCH):
-                    batch = group[start : start + BATCH]
-                    self.progress(done, len(looks), "pull requests")
-                    self._file_batch(list(readers.map(self.reader.read, batch)))
-                    done += len(batch)
+            # While git works on one batch the next one is read already; no more than that, so that memory stays flat.
+            ahead = [readers.map(self.reader.read, batch) for batch in batches[:AHEAD]]
+            for number, batch in enumerate(batches):
+                self.progress(done, len(looks), "pull requests")
+                reads = list(ahead.pop(0))
+                if number + AHEAD < len(batches):
+                    ahead.append(readers.map(self.reader.read, batches[number + AHEAD]))
+                self._file_batch(reads)
+                done += len(batch)
         if looks:
             self.progress(done, len(looks), "pull requests")
 
@@ -278,7 +286,7 @@ class _Poll:
         if not self._judge(row, updated_at):
             record = self._record(read, pull, diffs)
             if read.reverted:
-                record = replace(record, state="refused", reasons=(*record.reasons, REVERTED))
+                record = _reverted(record)
             self._file(pull.key, updated_at, record)
 
     def _give_up(self, look: Look, error: FleetError) -> None:
@@ -328,7 +336,13 @@ class _Poll:
             self.store.put_pull(key, updated_at, record, self.now)
         else:
             if REVERTED in earlier.reasons:
-                record = replace(record, state="refused", reasons=(*record.reasons, REVERTED))
+                record = _reverted(record)
             self.store.replace_record(replace(record, id=earlier.id), self.now)
             self.store.put_pull(key, updated_at, None, self.now)
         self.tally.states[record.state] += 1
+
+
+def _reverted(record: Record) -> Record:
+    """Refuse what was taken back; what does not stand at all is nobody's twin."""
+    kept = [code for code in record.reasons if code != TWIN]
+    return replace(record, state="refused", reasons=tuple(dict.fromkeys([*kept, REVERTED])))

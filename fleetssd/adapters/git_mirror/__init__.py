@@ -14,6 +14,8 @@ from fleetssd.diffs import PullDiff
 from fleetssd.errors import Rejected
 from fleetssd.gitea import MergedPull
 
+SMALL_KB = 1024
+"""A repository up to this size is fetched with its files: a second request for some of them costs more."""
 MAX_FILE_BYTES = 1 << 20
 """Larger files at the head are not read as text."""
 
@@ -77,7 +79,8 @@ def _fetch(mirror: Repository, pulls: Sequence[MergedPull]) -> dict[int, str]:
     numbers = [pull.key.number for pull in pulls]
     commits = {sha for pull in pulls for sha in (pull.merge_base, pull.merge_commit) if sha}
     try:
-        mirror.fetch([*map(_head, numbers), *sorted(commits)])
+        small = all(pull.size_kb is not None and pull.size_kb <= SMALL_KB for pull in pulls)
+        mirror.fetch([*map(_head, numbers), *sorted(commits)], whole=small)
     except MissingRef:
         # A commit that nothing refers to any more, or a server that gives out no single commits: branches have most.
         _fetch_some(mirror, numbers)

@@ -6,7 +6,7 @@ import base64
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from fleetssd.errors import FleetError, Misconfigured, Rejected, Transient
 
 FETCH_SECONDS = 600.0
 READ_SECONDS = 120.0
+ADDRESS = "fleet-address"
+"""A file in a mirror: where it was last set to be fetched from."""
 
 _CLOSED = {
     "GIT_TERMINAL_PROMPT": "0",
@@ -76,17 +78,27 @@ class Repository:
     def open(cls, path: Path, url: str, environment: Mapping[str, str]) -> Repository:
         """Open a mirror of `url`, making it where it is missing. Raises Misconfigured where git is missing."""
         mirror = cls(path, environment)
-        if not (path / "HEAD").exists():
+        address = path / ADDRESS
+        if not address.exists() or address.read_text() != url:  # two processes less for a mirror that is known
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             mirror.run("init", "--bare", "--quiet", "--template=", str(path))
-        mirror.run("config", "remote.origin.url", url)
+            mirror.run("config", "remote.origin.url", url)
+            address.write_text(url)
         return mirror
 
-    def fetch(self, wants: Collection[str], *, options: Iterable[str] = ("--no-write-fetch-head",)) -> None:
-        """Fetch refspecs and commits without their files. Raises MissingRef where the server lacks one of them."""
+    def fetch(self, wants: Collection[str], *, whole: bool = False) -> None:
+        """Fetch refspecs and commits, without their files unless `whole`. Raises MissingRef where one is lacking."""
         stdin = "".join(f"{want}\n" for want in wants).encode()
-        common = ("--quiet", "--no-tags", "--no-auto-maintenance", "--recurse-submodules=no", "--filter=blob:none")
-        self.run("fetch", *common, *options, "--stdin", "origin", stdin=stdin, seconds=FETCH_SECONDS)
+        common = ("--quiet", "--no-tags", "--no-auto-maintenance", "--recurse-submodules=no", "--no-write-fetch-head")
+        self.run(
+            "fetch",
+            *common,
+            *(() if whole else ("--filter=blob:none",)),
+            "--stdin",
+            "origin",
+            stdin=stdin,
+            seconds=FETCH_SECONDS,
+        )
 
     def fetch_blobs(self, blobs: Collection[str]) -> None:
         """Fetch these objects, as far as they are not here, in one request."""
