@@ -9,14 +9,14 @@ from typing import Literal, TypeAlias
 
 from fleetssd.audit import keys
 from fleetssd.audit.findings import Audit, Effective, Finding, Layer, ordered
-from fleetssd.audit.hermes import endpoint_of, endpoints
+from fleetssd.audit.hermes import Endpoints, endpoints
 from fleetssd.audit.leaves import Leaf
 from fleetssd.audit.texts import COPIES, Document, Skipped, Source, parse
 
 Role: TypeAlias = Literal[
     "copy", "skill", "model", "hermes", "fleetssd", "weights", "job", "tool", "settings", "command", "text"
 ]
-Rule: TypeAlias = Callable[[Leaf, str, Document, "World"], "Effect"]
+Rule: TypeAlias = Callable[[Leaf, str, "Scene"], "Effect"]
 EFFECT_OF_V1 = "Ollama's /v1, which sends 1.0 where the caller sends none; the native /api/chat obeys it"
 
 
@@ -44,29 +44,43 @@ class Effect:
     caller: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A document with what its rules look at: its role, whom it talks to, and the fleet around it."""
+
+    document: Document
+    role: Role
+    endpoints: Endpoints
+    world: World
+
+    @classmethod
+    def of(cls, document: Document, world: World) -> Scene:
+        """Look at a document once, for all of its leaves."""
+        role = role_of(document)
+        return cls(document, role, endpoints(document.leaves if role == "hermes" else ()), world)
+
+    @property
+    def base_name(self) -> str:
+        """The file's name without its folder."""
+        return PurePosixPath(self.document.name).name
+
+
 def examine(sources: Sequence[Source], world: World, skipped: Sequence[Skipped] = ()) -> Audit:
     """Parse every source and say of every sampling setting whether it takes effect; never raises."""
-    documents = [parse(source) for source in sources]
-    broken = [Skipped(document.name, document.problem) for document in documents if document.problem]
-    found = [finding for document in documents for finding in _findings(document, world)]
-    through = any(
-        endpoint.port == world.gateway is not None
-        for document in documents
-        if role_of(document) == "hermes"
-        for endpoint in endpoints(document.leaves)
-    )
+    scenes = [Scene.of(parse(source), world) for source in sources]
+    broken = [Skipped(scene.document.name, scene.document.problem) for scene in scenes if scene.document.problem]
+    found = [finding for scene in scenes for finding in _findings(scene)]
+    through = any(endpoint.port == world.gateway is not None for scene in scenes for endpoint in scene.endpoints)
     return Audit(ordered(list(dict.fromkeys(found))), (*skipped, *broken), through)
 
 
-def _findings(document: Document, world: World) -> Iterator[Finding]:
-    role = role_of(document)
-    for leaf in document.leaves:
-        key = keys.canonical(leaf.path, leaf.value) or _origin(leaf, role)
+def _findings(scene: Scene) -> Iterator[Finding]:
+    for leaf in scene.document.leaves:
+        key = keys.canonical(leaf.path, leaf.value) or _origin(leaf, scene.role)
         if key is not None:
-            effect = _RULES[_rule_of(leaf, role)](leaf, key, document, world)
-            yield _finding(document, leaf, key, effect)
-    if role == "hermes":
-        yield from _filled_in(document, world)
+            effect = _RULES[_rule_of(leaf, scene.role)](leaf, key, scene)
+            yield _finding(scene.document, leaf, key, effect)
+    yield from _filled_in(scene)
 
 
 def _finding(document: Document, leaf: Leaf, key: str, effect: Effect) -> Finding:
@@ -122,30 +136,30 @@ def _rule_of(leaf: Leaf, role: Role) -> Role:
     return "command" if loud and role in ("hermes", "settings", "tool", "job") else role
 
 
-def _copy(_leaf: Leaf, _key: str, _document: Document, _world: World) -> Effect:
+def _copy(_leaf: Leaf, _key: str, _scene: Scene) -> Effect:
     return Effect("mention", "inert", "nobody: a file of this name is an example or a copy")
 
 
-def _mention(_leaf: Leaf, _key: str, document: Document, _world: World) -> Effect:
-    what = "the skill's code" if role_of(document) == "skill" else "this code"
+def _mention(_leaf: Leaf, _key: str, scene: Scene) -> Effect:
+    what = "the skill's code" if scene.role == "skill" else "this code"
     return Effect("mention", "unknown", f"takes effect only where {what} is run")
 
 
-def _model(_leaf: Leaf, key: str, _document: Document, world: World) -> Effect:
+def _model(_leaf: Leaf, key: str, scene: Scene) -> Effect:
     if key in ("temperature", "top_p"):
         by = EFFECT_OF_V1
-        if world.manage == "gateway":
-            by = f"fleetssd's gateway, which sends {_managed(key, world)} where the caller sends none"
+        if scene.world.manage == "gateway":
+            by = f"fleetssd's gateway, which sends {_managed(key, scene.world)} where the caller sends none"
         return Effect("serve", "masked", by)
     if key in ("FROM", "ADAPTER"):
         return Effect("serve", "yes", "Ollama loads it")
     return Effect("serve", "yes", "Ollama, unless a request to its native API says otherwise")
 
 
-def _hermes(leaf: Leaf, key: str, document: Document, world: World) -> Effect:
+def _hermes(leaf: Leaf, key: str, scene: Scene) -> Effect:
     path = leaf.path
     if path[0] in ("providers", "custom_providers") and "extra_body" in path:
-        return _extra_body(leaf, key, document, world)
+        return _extra_body(leaf, key, scene)
     if path[0] == "auxiliary" and "extra_body" in path:
         return Effect("side-call", "yes", "Hermes' side tasks alone send it", caller=True)
     if path[0] == "moa" and path[-1] in ("reference_temperature", "aggregator_temperature"):
@@ -155,9 +169,9 @@ def _hermes(leaf: Leaf, key: str, document: Document, world: World) -> Effect:
     return Effect("serve", "unknown", f"no known reader of {path[0]}.* in Hermes' configuration")
 
 
-def _extra_body(leaf: Leaf, key: str, document: Document, world: World) -> Effect:
-    endpoint = endpoint_of(leaf.path[:2], document.leaves)
-    ours = endpoint.ours(world.ports)
+def _extra_body(leaf: Leaf, key: str, scene: Scene) -> Effect:
+    endpoint = scene.endpoints.of(leaf.path[:2])
+    ours = endpoint.ours(scene.world.ports)
     if ours is False:
         return Effect("serve", "yes", f"sent to {endpoint.host}, which is not the fleet's engine")
     if key in keys.ON_V1 and "options" not in leaf.path:
@@ -169,33 +183,33 @@ def _extra_body(leaf: Leaf, key: str, document: Document, world: World) -> Effec
     return Effect("serve", "unknown", "Hermes sends it; llama-server obeys it, Ollama's /v1 drops it")
 
 
-def _fleetssd(leaf: Leaf, _key: str, _document: Document, world: World) -> Effect:
+def _fleetssd(leaf: Leaf, _key: str, scene: Scene) -> Effect:
     if leaf.path[0] == "recipe":
         return Effect("train", "yes", "fleetssd's training samples")
     if leaf.path[0] != "decode":
         return Effect("eval", "unknown", f"fleetssd reads no sampling setting in [{leaf.path[0]}]")
-    if world.manage == "gateway":
+    if scene.world.manage == "gateway":
         return Effect("serve", "yes", "fleetssd's gateway fills it in where a caller sends none")
     return Effect("eval", "yes", "candidates are judged at it; it changes no caller")
 
 
-def _weights(_leaf: Leaf, _key: str, _document: Document, _world: World) -> Effect:
+def _weights(_leaf: Leaf, _key: str, _scene: Scene) -> Effect:
     return Effect("serve", "inert", "Ollama does not read it; vLLM, Transformers and MLX servers do")
 
 
-def _job(_leaf: Leaf, _key: str, _document: Document, _world: World) -> Effect:
+def _job(_leaf: Leaf, _key: str, _scene: Scene) -> Effect:
     return Effect("train", "yes", "that job alone")
 
 
-def _tool(_leaf: Leaf, _key: str, document: Document, _world: World) -> Effect:
-    return Effect("serve", "yes", f"the tool that reads {PurePosixPath(document.name).name} sends it", caller=True)
+def _tool(_leaf: Leaf, _key: str, scene: Scene) -> Effect:
+    return Effect("serve", "yes", f"the tool that reads {scene.base_name} sends it", caller=True)
 
 
-def _settings(_leaf: Leaf, _key: str, document: Document, _world: World) -> Effect:
-    return Effect("serve", "unknown", f"no known reader of {PurePosixPath(document.name).name}")
+def _settings(_leaf: Leaf, _key: str, scene: Scene) -> Effect:
+    return Effect("serve", "unknown", f"no known reader of {scene.base_name}")
 
 
-def _command(leaf: Leaf, key: str, _document: Document, _world: World) -> Effect:
+def _command(leaf: Leaf, key: str, _scene: Scene) -> Effect:
     name, programs = leaf.path[-1], set(leaf.path[:-1])
     if name.startswith("LLAMA_ARG_") or (name.startswith("--") and "llama-server" in programs):
         return Effect("serve", "yes", "llama-server, unless a request says otherwise")
@@ -214,20 +228,20 @@ _RULES: dict[Role, Rule] = {
 }  # fmt: skip
 
 
-def _filled_in(document: Document, world: World) -> Iterator[Finding]:
+def _filled_in(scene: Scene) -> Iterator[Finding]:
     """Yield what is sent although nobody wrote it down: /v1 fills in both where Hermes leaves them out."""
-    for endpoint in endpoints(document.leaves):
-        if not endpoint.ours(world.ports) or endpoint.leaf is None:
+    for endpoint in scene.endpoints:
+        if not endpoint.ours(scene.world.ports) or endpoint.leaf is None:
             continue
-        through = world.manage == "gateway" and endpoint.port == world.gateway
+        through = scene.world.manage == "gateway" and endpoint.port == scene.world.gateway
         who = "fleetssd's gateway" if through else "Ollama's /v1"
         for key in ("temperature", "top_p"):
             if key in endpoint.sends:
                 continue
-            value = _managed(key, world) if through else "1.0"
+            value = _managed(key, scene.world) if through else "1.0"
             effect = Effect("serve", "yes", f"{who} fills it in: Hermes sends none, and a request outranks a Modelfile")
             # What is filled in equals what a baked checkpoint wants: it is the engine's doing, not a caller's.
-            yield _finding(document, replace(endpoint.leaf, value=value), key, effect)
+            yield _finding(scene.document, replace(endpoint.leaf, value=value), key, effect)
 
 
 def _managed(key: str, world: World) -> str:

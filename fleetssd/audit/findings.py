@@ -10,6 +10,8 @@ from fleetssd.audit.texts import Skipped
 
 Layer: TypeAlias = Literal["train", "eval", "serve", "side-call", "mention"]
 Effective: TypeAlias = Literal["yes", "masked", "inert", "unknown"]
+NAMED = 6
+"""Temperatures that a headline names."""
 ORDER: tuple[Effective, ...] = ("yes", "masked", "inert", "unknown")
 
 
@@ -74,8 +76,9 @@ def headline(findings: Sequence[Finding]) -> str:
     tail = f" {idle} other {plural} no effect." if idle else ""
     if not effect:
         return f"No temperature was found that takes effect when the fleet is served.{tail}"
-    named = ", ".join(f"T = {f.value} ({f.file}:{f.line})" for f in reversed(effect.values()))
-    return f"The fleet is served at {named}.{tail}"
+    named = [f"T = {f.value} ({f.file}:{f.line})" for f in reversed(effect.values())]
+    more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+    return f"The fleet is served at {', '.join(named[:NAMED])}{more}.{tail}"
 
 
 def _one(value: str) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fleetssd.audit import keys
@@ -29,17 +30,47 @@ class Endpoint:
         return self.port in ports
 
 
-def endpoints(leaves: Sequence[Leaf]) -> list[Endpoint]:
-    """Return every endpoint that a configuration names an address for."""
-    return [_endpoint(leaf, leaves) for leaf in leaves if _names_one(leaf.path)]
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Every endpoint of one configuration by its table, and the provider that the model names."""
+
+    by_table: Mapping[tuple[str, ...], Endpoint]
+    provider: str = ""
+
+    def of(self, table: tuple[str, ...]) -> Endpoint:
+        """Return a provider's endpoint: its own address, else the model's where the model names the provider."""
+        if table not in self.by_table and table == ("providers", self.provider):
+            return self.by_table.get(("model",), Endpoint(table))
+        return self.by_table.get(table, Endpoint(table))
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        return iter(self.by_table.values())
 
 
-def endpoint_of(table: tuple[str, ...], leaves: Sequence[Leaf]) -> Endpoint:
-    """Return a provider's endpoint: its own address, else the model's where the model names the provider."""
-    known = {endpoint.path: endpoint for endpoint in endpoints(leaves)}
-    if table not in known and table == ("providers", _provider(leaves)):
-        return known.get(("model",), Endpoint(table))
-    return known.get(table, Endpoint(table))
+def endpoints(leaves: Sequence[Leaf]) -> Endpoints:
+    """Return every endpoint that a configuration names an address for, in one pass over it however long it is."""
+    named, provider, bodies = [leaf for leaf in leaves if _names_one(leaf.path)], _provider(leaves), _bodies(leaves)
+    sent: dict[str, set[str]] = defaultdict(set)  # requests to one address may carry what any of its tables says
+    for leaf in named:
+        sent[leaf.value] |= bodies[leaf.path[:-1]]
+    return Endpoints({leaf.path[:-1]: _endpoint(leaf, sent, bodies, provider) for leaf in named}, provider)
+
+
+def _endpoint(
+    leaf: Leaf, sent: Mapping[str, set[str]], bodies: Mapping[tuple[str, ...], set[str]], provider: str
+) -> Endpoint:
+    host, port, _ = keys.address(leaf.value) or ("", None, "")
+    more = bodies.get(("providers", provider), set()) if leaf.path[0] == "model" else set()
+    return Endpoint(leaf.path[:-1], leaf, host, port, frozenset(sent[leaf.value] | more))
+
+
+def _bodies(leaves: Sequence[Leaf]) -> defaultdict[tuple[str, ...], set[str]]:
+    """Return the sampling keys in the `extra_body` of every table that has one."""
+    found: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
+    for leaf in leaves:
+        if leaf.path[2:3] == ("extra_body",) and (key := keys.canonical(leaf.path, leaf.value)):
+            found[leaf.path[:2]].add(key)
+    return found
 
 
 def _provider(leaves: Sequence[Leaf]) -> str:
@@ -50,19 +81,3 @@ def _names_one(path: tuple[str, ...]) -> bool:
     if path[:1] == ("model",):
         return path[1:] == ("base_url",)
     return len(path) == 3 and path[0] in ("providers", "custom_providers") and path[2] in ("base_url", "api")
-
-
-def _endpoint(leaf: Leaf, leaves: Sequence[Leaf]) -> Endpoint:
-    at = keys.address(leaf.value)
-    host, port, _ = at or ("", None, "")
-    return Endpoint(leaf.path[:-1], leaf, host, port, frozenset(_sent(leaf, leaves)))
-
-
-def _sent(leaf: Leaf, leaves: Sequence[Leaf]) -> Iterator[str]:
-    """Yield the sampling keys in the `extra_body` of the endpoint, or of a provider at the same address."""
-    same = {other.path[:-1] for other in leaves if other.value == leaf.value and _names_one(other.path)}
-    if leaf.path[0] == "model":
-        same.add(("providers", _provider(leaves)))
-    for other in leaves:
-        if other.path[:2] in same and other.path[2:3] == ("extra_body",):
-            yield keys.canonical(other.path, other.value) or ""

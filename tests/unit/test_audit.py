@@ -246,3 +246,11 @@ def test_an_audit_knows_whether_agents_ask_the_gateway() -> None:
         for name, world in (("config.yaml", GATEWAY), ("config.yaml", World()), ("other.yaml", GATEWAY))
     ]
     assert through == [True, False, False]
+
+
+def test_a_configuration_with_many_endpoints_is_read_in_one_pass() -> None:
+    """Thousands of providers cost no more than their text; the headline names the first temperatures and counts on."""
+    each = "  p{n}: {{base_url: 'http://a:11434/{n}', extra_body: {{temperature: 0.{n:04}, top_p: 1}}}}\n"
+    found = yaml("providers:\n" + "".join(each.format(n=n) for n in range(2_000)))
+    assert len(callers(found)) == 2_000
+    assert headline(found).endswith("T = 0.0005 (config.yaml:7) and 1994 more.")
