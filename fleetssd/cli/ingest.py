@@ -112,7 +112,9 @@ def _sentence(summary: PollSummary) -> str:
     )
     if summary.failed:
         text += f" {summary.failed} could not be read; the next poll asks again."
-    return text
+    if summary.without_git:
+        text += f" {summary.without_git} diffs came from the API: git over HTTP gave none."
+    return "\n".join([text, *summary.gaps])
 
 
 def _listed(found: list[Record]) -> Any:
