@@ -179,9 +179,8 @@ def compare(options: argparse.Namespace, scratch: Path) -> dict[str, object]:
         theirs.append(run_bare(base, ordered, scratch / f"bare{number}"))
         ours.append(run_ours(plan, base, rows, scratch / f"ours{number}"))
         for name, run in (("bare", theirs[-1]), ("ours", ours[-1])):
-            print(
-                f"{name}: {run.seconds:.1f} s, a step {run.step:.2f} s, first step after {run.first:.1f} s, load {os.getloadavg()[0]:.1f}"
-            )
+            first = f"first step after {run.first:.1f} s"
+            print(f"{name}: {run.seconds:.1f} s, a step {run.step:.2f} s, {first}, load {os.getloadavg()[0]:.1f}")
     mine, peer = (statistics.median(run.seconds for run in runs) for runs in (ours, theirs))
     same = {run.digest for run in ours} == {run.digest for run in theirs}
     step = statistics.median(run.step for run in theirs)
