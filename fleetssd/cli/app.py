@@ -59,7 +59,7 @@ def config_path(context: typer.Context) -> Path:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; every FleetError ends here as a sentence, a hint and its exit code."""
     # The verbs register themselves on import; importing them here keeps `app` free of a cycle.
-    from fleetssd.cli import audit, config, demo, ingest, mirror, nights, processes, serving, sides, webhook  # noqa: F401, PLC0415
+    from fleetssd.cli import audit, config, demo, ingest, mirror, nights, processes, reproduce, serving, sides, webhook  # noqa: F401, PLC0415
 
     try:
         code = app(args=argv, standalone_mode=False)
