@@ -254,7 +254,7 @@ def reading(table: Sequence[Line]) -> list[str]:
     for arm in dict.fromkeys(line.arm for line in table if line.arm != "base"):
         shown = [line for line in table if line.arm == arm and line.over_tuned is not None]
         if not shown:
-            said.append(f"{arm}: not trained.")
+            said.append(f"{arm}: not trained in every seed.")
             continue
         best = max(shown, key=lambda line: line.over_tuned.point if line.over_tuned else -1.0)
         over = best.over_tuned

@@ -32,7 +32,7 @@ def test_a_seed_is_measured_once_and_told_honestly(tmp_path: Path) -> None:
     table = lines(measured, SMALLEST.samples)
     assert [line.arm for line in table if line.note] == ["verified", "verified"]
     assert reading(table) == [
-        "verified: not trained.",
+        "verified: not trained in every seed.",
         "merged does not beat the tuned base: +0.0 [+0.0, +0.0] pp, best at T = 1.",
     ]
     told.clear()
