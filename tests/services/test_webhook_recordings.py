@@ -59,7 +59,7 @@ def expected(case: dict[str, Any], body: bytes) -> int:
 
 @pytest.mark.parametrize("path", DELIVERIES, ids=lambda path: f"{path.parts[-3]}/{path.stem}")
 def test_a_recorded_delivery_is_answered_as_it_must_be(path: Path, tmp_path: Path) -> None:
-    """A merge is 202 and on file, other signed events 204, unsigned ones 401, a GET 405; a repetition changes nothing."""
+    """A merge is 202 and on file, other signed events 204, unsigned ones 401, a GET 405; again changes nothing."""
     case, body = json.loads(path.read_text()), path.with_suffix(".bin").read_bytes()
     wanted = expected(case, body)
     with receiver(tmp_path, case["secret"] or "some secret") as (client, store):
