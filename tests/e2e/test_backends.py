@@ -24,7 +24,7 @@ from fleetssd.placement import Placement
 from fleetssd.training import TrainPlan, TrainResult, acceptable, encode_rows, steps
 from tests.e2e import tiny
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # five trainings in one fixture, on whatever cores are left
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-backends" / "bin" / "python"

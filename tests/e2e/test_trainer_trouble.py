@@ -24,7 +24,7 @@ from fleetssd.errors import Misconfigured
 from fleetssd.training import TrainResult, acceptable, encode_rows, steps
 from tests.e2e import tiny
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # two dozen starts in one test, on whatever cores are left
 
 LORA = dataclasses.replace(tiny.LORA, rank=2, alpha=4.0, batch=2, epochs=9, learning_rate=2e-3)
 TOTAL = steps(len(tiny.ROWS), LORA)

@@ -155,7 +155,7 @@ def test_a_folder_of_another_plan_is_cleared(trained: Trained, tiny_model: tiny.
     other = dataclasses.replace(trained.plan, seed=2)
     with pytest.raises(FleetError, match="exit code 1"):
         ProcessTrainer(Path("/bin/false"), isolate=False).train(other, trained.rows, tiny_model.hf, job, silent)
-    assert sorted(path.name for path in job.iterdir()) == ["plan.json", "rows.jsonl", "trainer.log"]
+    assert sorted(path.name for path in job.iterdir()) == ["meter.jsonl", "plan.json", "rows.jsonl", "trainer.log"]
 
 
 def test_a_damaged_adapter_is_not_accepted(trained: Trained, tiny_model: tiny.Tiny, tmp_path: Path) -> None:
