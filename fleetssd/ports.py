@@ -467,6 +467,10 @@ class Sandbox(Protocol):
 class Trainer(Protocol):
     """Runs one training job in a process of its own."""
 
+    def place(self, backend: str, device: str, *, qlora: bool) -> Choice:
+        """Return what trains here and why; "auto" is found by trying."""
+        ...
+
     def train(self, plan: TrainPlan, rows: Path, base: Path, out: Path, progress: Progress) -> TrainResult:
         """Train into `out/adapter`; `out/result.json` is written last. A finished folder is returned as it is."""
         ...
@@ -490,7 +494,3 @@ class Builder(Protocol):
     def retyped(self, base_gguf: Path, built: Path) -> dict[str, int]:
         """Return how many tensors of a built file have another type than in the base, by `<old> > <new>`."""
         ...
-    def place(self, backend: str, device: str, *, qlora: bool) -> Choice:
-        """Return what trains here and why; "auto" is found by trying."""
-        ...
-

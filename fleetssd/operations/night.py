@@ -52,8 +52,7 @@ class Workshop:
     @property
     def base(self) -> learn.Base:
         """The base's files, where settings name them, else in the data folder."""
-        named, default = self.settings.base, self.settings.data_dir / "base"
-        return learn.Base(named.weights or default / "hf", named.gguf or default / "base.gguf")
+        return learn.Base.named(self.settings)
 
 
 def tonight(shop: Workshop) -> Night:
