@@ -21,8 +21,8 @@ from fleetssd.diffs import PullDiff
 from fleetssd.facts import Entry, Written
 from fleetssd.gitea import Commit, Delivery, IssueText, MergedPull, PullKey, Sweep
 from fleetssd.hooks import Hook, Place
-from fleetssd.recipe import Sampling
 from fleetssd.placement import Choice
+from fleetssd.recipe import Sampling
 from fleetssd.records import Record
 from fleetssd.training import TrainPlan, TrainResult
 
@@ -296,9 +296,7 @@ class Issues(Protocol):
 class Mirror(Protocol):
     """Local git mirrors of the watched repositories."""
 
-    def diffs(
-        self, repository: str, clone_url: str, pulls: Sequence[MergedPull]
-    ) -> dict[int, PullDiff | str]:
+    def diffs(self, repository: str, clone_url: str, pulls: Sequence[MergedPull]) -> dict[int, PullDiff | str]:
         """Fetch the heads of many pull requests at once; the value is the diff or a refusal reason code."""
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from fleetssd.checkpoints import Answer
 from fleetssd.config import Evaluation
@@ -14,7 +14,9 @@ from fleetssd.ports import Completion, Engine, Grade, Job, Progress, Prompt, San
 from fleetssd.problems import Extracted, Malformed, Outcome, Problem, combine, extract
 from fleetssd.recipe import Sampling
 from fleetssd.records import Record
-from fleetssd.sequential import Decision
+
+if TYPE_CHECKING:
+    from fleetssd.sequential import Decision  # numpy: the daemon's watch grades answers and needs none of it
 
 BASE, TUNED, INCUMBENT, CANDIDATE, PROBED = "base", "tuned base", "incumbent", "candidate", "candidate at base's T"
 LOOKS = 12
@@ -23,7 +25,7 @@ BLOCKS = 4
 """Arms take turns in this many blocks of problems: drift hits all alike, and a shared base is not reloaded per call."""
 
 
-Stop: TypeAlias = Callable[[Sequence[Problem]], Decision]
+Stop: TypeAlias = "Callable[[Sequence[Problem]], Decision]"
 """Looks at what is on file of the problems asked so far."""
 
 

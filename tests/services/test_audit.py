@@ -12,6 +12,7 @@ import pytest
 from fleetssd.adapters import folders
 from fleetssd.adapters.folders import read_folders
 from fleetssd.cli import main
+from fleetssd.cli.app import out
 from fleetssd.config import load
 from fleetssd.errors import Misconfigured
 
@@ -39,7 +40,7 @@ def settings(folder: Path, more: str = "") -> Path:
 
 def test_the_table_reads_from_top_to_bottom(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     """First the sentence, then how many settings do what, then every one with its place; no secret among them."""
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(out, "_width", 200)  # a console may have read COLUMNS before this test
     assert call("audit", str(SAMPLES)) == 0
     said = capsys.readouterr().out
     flat = " ".join(said.split())

@@ -99,6 +99,7 @@ def scene(tmp_path: Path) -> Scene:
     for number in range(TRAINED + JUDGED):
         found = record(number, "train" if number < TRAINED else "held_out")
         scene.store.put_pull(PullKey("http://forge", 1, number), "t", found, START)
+        scene.store.settle([found], START)
     return scene
 
 
@@ -233,6 +234,7 @@ def test_samples_are_kept_in_chunks(scene: Scene) -> None:
     """Killed while the second chunk is drawn, the night keeps the first and draws each of the rest once."""
     for number in range(1000, 1000 + CHUNK):
         scene.store.put_pull(PullKey("http://forge", 1, number), "t", record(number, "train"), START)
+        scene.store.settle([record(number, "train")], START)
     total = TRAINED + CHUNK
 
     def die(prompt: Prompt) -> Completion:
@@ -387,6 +389,7 @@ def test_an_open_night_goes_on_with_its_own_plan(scene: Scene) -> None:
     """Settings that change after the freeze are tomorrow's: tonight's plan is frozen."""
     plan = tonight(scene.shop()).plan
     scene.store.put_pull(PullKey("http://forge", 1, 900), "t", record(900, "train"), START)
+    scene.store.settle([record(900, "train")], START)
     night = scene.run(recipe={"seed": 99}, evaluation={"samples": 4})
     assert night.number == 1
     assert night.plan == plan
@@ -422,6 +425,7 @@ def _same(scene: Scene, other: Scene) -> None:
         (to / name).write_bytes((base / name).read_bytes())
     other.engine.models, other.engine.answer = dict(scene.engine.models), scene.engine.answer
     other.store.pulls, other.store.by_id = dict(scene.store.pulls), dict(scene.store.by_id)
+    other.store.settled = set(scene.store.settled)
 
 
 def _flip(scene: Scene, digest: str, model: str) -> Any:
