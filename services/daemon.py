@@ -25,6 +25,7 @@ from fleetssd.config import Settings, load
 from fleetssd.errors import FleetError
 from fleetssd.facts import leaves_machine, warning
 from fleetssd.operations import ingest, remember, swap, watch
+from fleetssd.operations.freeze import base_checkpoint
 from fleetssd.rollout import watched
 from fleetssd.schedule import dawn_due, night_due
 from fleetssd.serving import pending
@@ -54,6 +55,7 @@ class Daemon:
         for job, seconds in (
             (self._poll, self.settings.forge.poll_seconds),
             (self._tick, self.settings.schedule.tick_seconds),
+            (self._know_base, self.settings.schedule.tick_seconds),
             (self._watch, self.settings.watch.every_seconds),
             *([(self._remember, self.settings.mirror.every_seconds)] if self.parts.memory else []),
         ):
@@ -119,6 +121,12 @@ class Daemon:
 
     def _recover(self) -> None:
         swap.recover(self.parts.store, self.parts.engine, self.settings, self.parts.clock.now())
+
+    def _know_base(self) -> None:
+        """Put the base on file as soon as the engine shows it: what serves has an answer before the first night."""
+        p = self.parts
+        if not p.store.checkpoints():
+            p.store.put_checkpoint(base_checkpoint(self.settings, p.engine, p.clock.now()))
 
     def _tick(self) -> None:
         self._reap()

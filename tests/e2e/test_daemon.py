@@ -109,6 +109,21 @@ def test_it_serves_its_page_and_ends_on_sigterm(small: SmallWorld, tmp_path: Pat
     assert world.swaps() == []
 
 
+def test_what_serves_is_known_before_the_first_night(small: SmallWorld, tmp_path: Path) -> None:
+    """Without any night the daemon files the base from the engine, so that /healthz names the served digest."""
+    world = small.copy(tmp_path / "world")
+    world.set_clock(12)
+
+    def served() -> str | None:
+        health = page(world, "/healthz")
+        return health.json()["served"] if health is not None else None
+
+    with daemon(world) as running:
+        digest = wait_for(served, "the served digest", running)
+        assert [(digest,)] == world.read("SELECT digest FROM artefacts WHERE kind = 'base'")
+        end(running)
+
+
 def test_it_is_ready_for_systemd_and_feeds_the_watchdog(small: SmallWorld, tmp_path: Path) -> None:
     """READY=1 arrives on NOTIFY_SOCKET once the page is served, then WATCHDOG=1 again and again."""
     world = small.copy(tmp_path / "world")
