@@ -17,7 +17,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: venv venv-backends demo test check lint types imports units sandbox clean
+.PHONY: venv venv-backends demo test check lint types imports units coverage sandbox clean
 
 venv: $(READY)
 
@@ -61,6 +61,11 @@ imports: venv
 
 units: venv venv-backends sandbox
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Branch coverage of the domain by its unit tests alone; the services' tests and the contract suites cover the rest.
+coverage: venv
+	$(BIN)/python -m pytest --quiet tests/unit --cov=fleetssd --cov-branch --cov-report=
+	$(BIN)/coverage report --include='fleetssd/*.py' --omit='fleetssd/wiring.py,fleetssd/ports.py' --fail-under=95
 
 clean:
 	rm -rf demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
