@@ -68,13 +68,18 @@ def measure(completions: Mapping[str, Sequence[str]], solution_format: Format = 
     lengths = [len(text) for text in pool]
     return ProbeReadings(
         completions=len(pool),
-        repetition=statistics.fmean(1.0 - len(set(each)) / max(1, len(each)) if each else 0.0 for each in grams),
+        repetition=statistics.fmean(_repeated(each) for each in grams),
         distinct4=len({gram for each in grams for gram in each}) / max(1, sum(map(len, grams))),
         unique_of_k=statistics.fmean(len(set(group)) / len(group) for group in shapes),
         length_median=float(np.median(lengths)),
         length_p95=float(np.quantile(lengths, 0.95)),
         parse_rate=statistics.fmean(parsed for group in shapes for parsed, _ in group),
     )
+
+
+def repetition(text: str) -> float:
+    """Return the share of 4-grams of one answer that repeat; 0 where it is shorter than one."""
+    return _repeated(_grams(text))
 
 
 def compare(base: ProbeReadings, candidate: ProbeReadings, tolerances: Tolerances) -> tuple[Alarm, ...]:
@@ -102,6 +107,10 @@ def _within(alarm: Alarm) -> bool:
     slack = 1e-9  # a reading that sits on its bound is allowed, whatever the rounding
     above = alarm.low is None or alarm.candidate >= alarm.low - slack
     return above and (alarm.high is None or alarm.candidate <= alarm.high + slack)
+
+
+def _repeated(grams: Sequence[tuple[str, ...]]) -> float:
+    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def _grams(text: str) -> list[tuple[str, ...]]:

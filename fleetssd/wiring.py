@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fleetssd.adapters.retaindb import RetainDb
     from fleetssd.adapters.store import SqlStore
     from fleetssd.audit import Reading
+    from fleetssd.night_report import NightReport
     from fleetssd.operations.night import Workshop
 
 
@@ -200,7 +201,15 @@ def open_workshop(settings: Settings, progress: Progress) -> Iterator[Workshop]:
             folder=settings.data_dir / "nights",
             progress=progress,
             read_folders=read_folders,
+            page=night_page,
         )
+
+
+def night_page(report: NightReport) -> str:
+    """Return a night's report as one page that opens from a file."""
+    from fleetssd.adapters.pages import night_page as page  # noqa: PLC0415
+
+    return page(report)
 
 
 def read_folders(folders: Sequence[Path]) -> Reading:

@@ -59,7 +59,20 @@ def config_path(context: typer.Context) -> Path:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; every FleetError ends here as a sentence, a hint and its exit code."""
     # The verbs register themselves on import; importing them here keeps `app` free of a cycle.
-    from fleetssd.cli import audit, config, demo, ingest, mirror, nights, processes, reproduce, serving, sides, webhook  # noqa: F401, PLC0415
+    from fleetssd.cli import (  # noqa: PLC0415
+        audit,  # noqa: F401
+        config,  # noqa: F401
+        demo,  # noqa: F401
+        ingest,  # noqa: F401
+        mirror,  # noqa: F401
+        night_report,  # noqa: F401
+        nights,  # noqa: F401
+        processes,  # noqa: F401
+        reproduce,  # noqa: F401
+        serving,  # noqa: F401
+        sides,  # noqa: F401
+        webhook,  # noqa: F401
+    )
 
     try:
         code = app(args=argv, standalone_mode=False)

@@ -17,7 +17,7 @@ from fleetssd.adapters.store import SqlStore
 from fleetssd.checkpoints import Checkpoint, Night, Swap
 from fleetssd.demo import processes
 from fleetssd.demo.people import People
-from fleetssd.demo.report import render
+from fleetssd.demo.report import demo_page
 from fleetssd.demo.show import show_checks, show_night, show_swaps
 from fleetssd.demo.summary import Check, night_summary, summary
 from fleetssd.demo.world import NIGHT_1, NIGHT_2, NIGHT_3, World
@@ -91,7 +91,7 @@ def run(root: Path, seed: int, console: Console, *, first: int = 450, second: in
     show_checks(console, story.checks)
     told = summary(nights, swaps, story.checks)
     (world.root / "summary.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    (world.root / "report.html").write_text(render(told), encoding="utf-8")
+    (world.root / "report.html").write_text(demo_page(told), encoding="utf-8")
     _goodbye(story)
     return all(check.ok for check in story.checks)
 

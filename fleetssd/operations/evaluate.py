@@ -159,6 +159,11 @@ def blocks(items: Sequence[Problem], count: int) -> Iterable[Sequence[Problem]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
+def tuning(temperature: float) -> str:
+    """Return the name of the arm that asks the base at one temperature of the grid."""
+    return f"tune T={temperature:g}"
+
+
 def pinned(sampling: Sampling, temperature: float) -> Sampling:
     """Return the decode at another temperature, all else equal."""
     return replace(sampling, temperature=temperature)

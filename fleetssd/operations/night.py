@@ -17,9 +17,21 @@ from fleetssd.config import Settings
 from fleetssd.errors import Corrupt
 from fleetssd.operations import judge, learn, outlook
 from fleetssd.operations.audit import ReadFolders, refuse_callers
-from fleetssd.operations.evaluate import BASE, CANDIDATE, INCUMBENT, PROBED, TUNED, Arm, Examiner, as_problem, pinned
+from fleetssd.operations.evaluate import (
+    BASE,
+    CANDIDATE,
+    INCUMBENT,
+    PROBED,
+    TUNED,
+    Arm,
+    Examiner,
+    as_problem,
+    pinned,
+    tuning,
+)
 from fleetssd.operations.freeze import freeze
 from fleetssd.operations.install import install
+from fleetssd.operations.publish import Page, publish, read_night
 from fleetssd.ports import Builder, Clock, Engine, Progress, Sampler, Sandbox, Store, Trainer
 from fleetssd.problems import Problem
 from fleetssd.recipe import NightPlan
@@ -35,7 +47,10 @@ PROBE_PROBLEMS = 60
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What a night works with: the ports, the run folder's root and where progress is shown."""
+    """What a night works with: the ports, the run folder's root and where progress is shown.
+
+    `page` renders a night's report; without it a night leaves its numbers and Markdown only.
+    """
 
     settings: Settings
     store: Store
@@ -48,6 +63,7 @@ class Workshop:
     folder: Path
     progress: Progress
     read_folders: ReadFolders
+    page: Page | None = None
 
     @property
     def base(self) -> learn.Base:
@@ -116,7 +132,7 @@ def _build(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
 def _tune(shop: Workshop, plan: NightPlan) -> float:
     """Return the base's best temperature of the grid, measured on issues that the gate never judges."""
     model = shop.settings.engine.base_model
-    grid = [(t, Arm(f"tune T={t:g}", model, pinned(plan.decode, t), TUNE_SAMPLES)) for t in plan.tau_grid]
+    grid = [(t, Arm(tuning(t), model, pinned(plan.decode, t), TUNE_SAMPLES)) for t in plan.tau_grid]
     with shop.sandbox() as sandbox:
         _examiner(shop, plan, sandbox).examine([arm for _, arm in grid], _problems(shop, plan.tune))
 
@@ -183,6 +199,18 @@ def _decide(shop: Workshop, plan: NightPlan) -> None:
     verdict = judge.judge(plan, shop.store, shop.settings, candidate.digest, candidate.tau, shop.clock.now())
     shop.store.decide(verdict, plan.train, started)
     log.info("night_decided", night=plan.night, verdict=verdict.kind, artefact=verdict.artefact, reason=verdict.reason)
+    _report(shop, plan.night)
+
+
+def _report(shop: Workshop, number: int) -> None:
+    """Leave the night's report in its folder; the night is decided, and no report may undo that."""
+    try:
+        written = publish(read_night(shop.store, number), shop.folder / f"{number:04d}", shop.page)
+    except Exception as error:  # noqa: BLE001  a full disk or a missing font is no reason to fail a decided night
+        log.warning("report_failed", night=number, error=f"{type(error).__name__}: {error}",
+                    hint=f"`fleetssd nights report {number}` writes it again.")  # fmt: skip
+    else:
+        log.info("report_written", night=number, files=[str(path) for path in written])
 
 
 def _checkpoint(shop: Workshop, plan: NightPlan) -> Checkpoint:

@@ -16,7 +16,7 @@ from rich.console import Console
 from fleetssd import gate
 from fleetssd.checkpoints import STAGES, Night, StageRow, Swap, VerdictRow
 from fleetssd.config import Gate, parse
-from fleetssd.demo.report import render
+from fleetssd.demo.report import demo_page
 from fleetssd.demo.show import show_checks, show_night, show_swaps
 from fleetssd.demo.summary import Check, night_summary, percent, summary
 from fleetssd.demo.world import NIGHT_1, NIGHT_2, NIGHT_3, World
@@ -124,7 +124,7 @@ def test_a_claim_that_does_not_hold_stands_out() -> None:
 
 def test_the_page_needs_no_network() -> None:
     """The report carries its plot inside and makes a browser load nothing."""
-    html = render(summary([judged()], [swap()], [Check("it was so", ok=True)]))
+    html = demo_page(summary([judged()], [swap()], [Check("it was so", ok=True)]))
     page = Page()
     page.feed(html)
     assert page.fetched == []
@@ -135,7 +135,7 @@ def test_the_page_needs_no_network() -> None:
 def test_the_page_escapes_what_others_wrote() -> None:
     """A reason with markup in it is shown as text."""
     bad = Swap(1, "flip", "dawn", "b" * 64, "c" * 64, "m", 2, "<script>alert(1)</script>", {}, NOW, done=True)
-    assert "<script>" not in render(summary([judged()], [bad], []))
+    assert "<script>" not in demo_page(summary([judged()], [bad], []))
 
 
 def test_percent_signs_differences_only() -> None:

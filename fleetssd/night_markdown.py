@@ -1,0 +1,134 @@
+"""A night's report as Markdown: the same numbers as its page, for a terminal, a diff or an issue."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fleetssd.ledger import spark
+from fleetssd.night_report import NightReport
+
+_MARKS = re.compile(r"([\\`*_{}\[\]<>|#!~&]|(?<!\w)@)")  # `@` alone would call somebody
+_SHOWN = 5  # issues listed at each end
+
+
+def markdown(report: NightReport) -> str:
+    """Return the report as Markdown; what others wrote stands in it as plain text."""
+    parts = [_head(report), *_tables(report)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def between(interval: Mapping[str, float] | None, *, signed: bool = False) -> str:
+    """Render a share in percent, its interval first."""
+    if interval is None:
+        return "-"
+    sign = "+" if signed else ""
+    low, high, point = (f"{100 * interval[end]:{sign}.1f}" for end in ("low", "high", "point"))
+    return f"{low} to {high} (middle {point})"
+
+
+def amount(value: float | None) -> str:
+    """Render a number that has no unit of ours in three digits; a dash where it was not measured."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
+
+
+def plain(text: object) -> str:
+    """Return text as Markdown that shows it letter by letter, on one line."""
+    return _MARKS.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def cost_lines(cost: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what the night cost as names and rendered values; page and Markdown show the same."""
+    names = {
+        "hours": "hours, all stages",
+        "learning_hours": "hours of learning (sample, train)",
+        "gpu_hours": "GPU-hours of training",
+        "cpu_hours": "processor hours of training",
+        "energy_kwh": "kWh while training",
+        "tokens": "tokens trained on",
+        "steps": "steps",
+        "pp_per_learning_hour": "pp over the base per hour of learning",
+        "pp_per_gpu_hour": "pp over the base per GPU-hour",
+    }
+    return [(label, amount(cost[name])) for name, label in names.items()]
+
+
+def _head(r: NightReport) -> str:
+    lines = [f"# Night {r.number}, arm {plain(r.arm)}", plain(r.sentence)]
+    if r.gain is not None:
+        lines.append(f"Gain in pass@1 over the incumbent: **{between(r.gain, signed=True)}** pp.")
+        lines.append(f"Gain over the base at its best temperature: **{between(r.over_tuned, signed=True)}** pp.")
+        lines.append(f"Gain in pass@{r.k}: {between(r.gain_k, signed=True)} pp.")
+    return "\n\n".join([*lines, *(plain(note) for note in r.notes)])
+
+
+def _tables(r: NightReport) -> Iterable[str]:
+    yield _table(
+        "Arms",
+        ("arm", "T", "pass@1, %", f"pass@{r.k}, %"),
+        [(a["arm"], amount(a["temperature"]), between(a["pass_1"]), between(a["pass_k"])) for a in r.arms],
+    )
+    yield _table(
+        "Where the gain comes from, pp",
+        ("slice", "issues", "gain over the base", "decoding", "skill", "p (Holm)"),
+        [
+            (
+                s["slice"],
+                s["problems"],
+                *(between(s[n], signed=True) for n in ("total", "decoding", "skill")),
+                amount(s["holm"]),
+            )
+            for s in r.slices
+        ],
+    )
+    yield _table(
+        "Probes",
+        ("probe", "base", "candidate", ""),
+        [(p["probe"], amount(p["base"]), amount(p["candidate"]), "ALARM" if p["alarm"] else "") for p in r.probes],
+    )
+    yield _table(
+        "Tests", ("", ""), [(name.replace("_", " "), amount(value)) for name, value in r.tests.items() if r.verdict]
+    )
+    yield _table(
+        "pass@1 by temperature, on issues that never judge",
+        ("T", "pass@1, %", ""),
+        [(amount(t["temperature"]), between(t["pass_1"]), "best" if t["chosen"] else "") for t in r.by_temperature],
+    )
+    yield _table(
+        "By night, pass@1, %",
+        ("night", "arm", "verdict", "base", "tuned base", "incumbent", "candidate"),
+        [
+            (n["number"], n["arm"], n["verdict"],
+             *(between(n["pass_1"].get(a)) for a in ("base", "tuned base", "incumbent", "candidate")))
+            for n in r.by_night
+        ],
+    )  # fmt: skip
+    yield _issues(r.issues)
+    if r.losses:
+        yield f"## Loss\n\n{r.losses[0]:.3f} {spark(r.losses)} {r.losses[-1]:.3f}"
+    rows = [(f"seconds of {stage['stage']}", f"{stage['seconds']:.1f}") for stage in r.cost["stages"]]
+    yield _table("Cost", ("", ""), [*rows, *cost_lines(r.cost)])
+    yield _table(
+        "Gain over the base against hours of learning",
+        ("", "hours", "gain, pp", ""),
+        [
+            (p["name"], amount(p["hours"]), between(p["gain"], signed=True), "on the front" if p["front"] else "")
+            for p in r.pareto
+        ],
+    )
+
+
+def _issues(issues: Sequence[Mapping[str, Any]]) -> str:
+    ends = issues if len(issues) <= 2 * _SHOWN else [*issues[:_SHOWN], *issues[-_SHOWN:]]
+    rows = [(issue["name"], f"{100 * issue['delta']:+.0f}") for issue in ends]
+    return _table("Issues that moved most, pp", ("issue", "candidate - incumbent"), rows)
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    if not rows:
+        return ""
+    lines = [columns, ["---"] * len(columns), *([plain(cell) for cell in row] for row in rows)]
+    return "\n".join([f"## {title}", "", *("| " + " | ".join(line) + " |" for line in lines)])

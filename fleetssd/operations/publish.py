@@ -1,0 +1,69 @@
+"""The verb `publish`: read a night from the store and leave its report as JSON, Markdown and a page."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeAlias
+
+from fleetssd.checkpoints import Night
+from fleetssd.errors import Rejected
+from fleetssd.night_markdown import markdown
+from fleetssd.night_report import Answered, NightReport, compose
+from fleetssd.operations.evaluate import BASE, CANDIDATE, INCUMBENT, PROBED, tuning
+from fleetssd.ports import Store
+from fleetssd.recipe import NightPlan
+
+Page: TypeAlias = Callable[[NightReport], str]
+"""Renders a report as a page of its own."""
+
+
+def read_night(store: Store, number: int) -> NightReport:
+    """Return the report of a night. Raises Rejected where there is none of that number."""
+    night = store.night(number)
+    if night is None:
+        raise Rejected(f"there is no night {number}", hint="`fleetssd nights` lists them.")
+    return compose(night, store.nights(), _answered(store, night))
+
+
+def publish(report: NightReport, folder: Path, page: Page | None) -> tuple[Path, ...]:
+    """Write a report's files into a folder and return them, the page last; without `page` there is none.
+
+    Each file is whole or absent. The numbers are written before anything is drawn.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [
+        _write(folder / "report.json", json.dumps(asdict(report), ensure_ascii=False, indent=2) + "\n"),
+        _write(folder / "report.md", markdown(report)),
+    ]
+    if page is not None:
+        written.append(_write(folder / "report.html", page(report)))
+    return tuple(written)
+
+
+def _answered(store: Store, night: Night) -> Answered:
+    """Read the answers by the part that they played; a night that was never judged has none."""
+    if night.verdict is None:
+        return Answered()
+    plan, number = NightPlan.from_json(night.plan), night.number
+    base, candidate = store.answers(number, BASE), store.answers(number, CANDIDATE)
+    return Answered(
+        base=base,
+        incumbent=base if plan.incumbent == plan.base else store.answers(number, INCUMBENT),
+        candidate=candidate,
+        probed=candidate if night.verdict.evidence.get("tau", 1.0) == 1.0 else store.answers(number, PROBED),
+        tune={temperature: store.answers(number, tuning(temperature)) for temperature in plan.tau_grid},
+        names={record.id: f"{record.repository} {record.pull}" for record in store.records_by_id(plan.held_out)},
+    )
+
+
+def _write(path: Path, text: str) -> Path:
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return partial.replace(path)
