@@ -1,0 +1,31 @@
+"""The few Protocols between the domain and the world; each has a real adapter and one contract suite."""
+
+from __future__ import annotations
+
+from fleetssd.ports.clock import Clock, Progress
+from fleetssd.ports.engine import Completion, Engine, Probe, Prompt, Sampler
+from fleetssd.ports.forge import Forge, Hooks, Issues, Memory, Mirror
+from fleetssd.ports.store import Outbox, Store
+from fleetssd.ports.work import Builder, Grade, Job, Sandbox, Trainer
+
+__all__ = [
+    "Builder",
+    "Clock",
+    "Completion",
+    "Engine",
+    "Forge",
+    "Grade",
+    "Hooks",
+    "Issues",
+    "Job",
+    "Memory",
+    "Mirror",
+    "Outbox",
+    "Probe",
+    "Progress",
+    "Prompt",
+    "Sampler",
+    "Sandbox",
+    "Store",
+    "Trainer",
+]

@@ -1,0 +1,105 @@
+"""What draws completions and serves checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from fleetssd.ports.clock import Progress
+from fleetssd.recipe import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What an engine answered; `finish` is stop, length or error."""
+
+    text: str
+    finish: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One request: user text and the seed of its sampling."""
+
+    text: str
+    seed: int
+
+
+class Sampler(Protocol):
+    """Draws training completions from the frozen base with a stated sampler order."""
+
+    name: str
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress) -> list[Completion]:
+        """Return one completion a prompt, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What this engine can do, found by trying."""
+
+    version: str
+    creates_adapters: bool
+    pulls_from_loopback: bool
+
+
+class Engine(Protocol):
+    """An Ollama-compatible server."""
+
+    def probe(self) -> Probe:
+        """Find out by trying, without side effects, what the server accepts."""
+        ...
+
+    def digest_of(self, model: str) -> str | None:
+        """Return the server's digest of a name (tags), or None where there is no such name."""
+        ...
+
+    def blob_of(self, model: str) -> str:
+        """Return the sha256 (hex) of the model's own GGUF, read from show's FROM line."""
+        ...
+
+    def adapter_of(self, model: str) -> str | None:
+        """Return the sha256 (hex) of the model's adapter, read from show's ADAPTER line; two lines raise Corrupt."""
+        ...
+
+    def upload(self, path: Path) -> str:
+        """Put a file into the server's blob store (HEAD, then POST) and return its sha256 (hex)."""
+        ...
+
+    def pull_adapter(self, model: str, base_model: str, base_blob: str, adapter: str) -> str:
+        """Install `adapter` beside the base by serving a manifest on loopback; return the server's digest."""
+        ...
+
+    def create_merged(self, model: str, base_model: str, blob: str) -> str:
+        """Create a model from an uploaded GGUF with the base's system, parameters and licence; return its digest."""
+        ...
+
+    def rendered(self, model: str, text: str) -> str | None:
+        """Return the prompt as the server renders it for one user message; None where it cannot say."""
+        ...
+
+    def complete(
+        self, model: str, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress
+    ) -> list[Completion]:
+        """Chat with a model, many prompts at once, every sampling parameter sent; failures are `finish="error"`."""
+        ...
+
+    def preload(self, model: str) -> None:
+        """Load a model and keep it."""
+        ...
+
+    def loaded(self) -> dict[str, str]:
+        """Return the names that are loaded now, with the server's digests."""
+        ...
+
+    def point(self, alias: str, model: str) -> None:
+        """Make the alias serve this model (copy), repeating where the copy window shows a broken alias."""
+        ...
+
+    def remove(self, model: str) -> None:
+        """Delete a name; a missing one is no error."""
+        ...

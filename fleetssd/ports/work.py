@@ -1,0 +1,75 @@
+"""What runs outside the daemon: the sandbox, the trainer and the artefact builder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from fleetssd.placement import Choice
+from fleetssd.ports.clock import Progress
+from fleetssd.training import TrainPlan, TrainResult
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run in the sandbox: files to write, the command (argv, `python` first), by its id."""
+
+    id: str
+    files: tuple[tuple[str, str], ...]
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """How a run ended. `fault` means that the sandbox itself failed: the run proves nothing."""
+
+    id: str
+    passed: bool
+    fault: bool
+    detail: str
+
+
+class Sandbox(Protocol):
+    """Runs model-written code where it can see and harm nothing."""
+
+    def run(self, jobs: Sequence[Job], progress: Progress) -> list[Grade]:
+        """Run every job, in parallel, and return the grades in order."""
+        ...
+
+    def close(self) -> None:
+        """End the sandbox and everything in it."""
+        ...
+
+
+class Trainer(Protocol):
+    """Runs one training job in a process of its own."""
+
+    def place(self, backend: str, device: str, *, qlora: bool) -> Choice:
+        """Return what trains here and why; "auto" is found by trying."""
+        ...
+
+    def train(self, plan: TrainPlan, rows: Path, base: Path, out: Path, progress: Progress) -> TrainResult:
+        """Train into `out/adapter`; `out/result.json` is written last. A finished folder is returned as it is."""
+        ...
+
+
+class Builder(Protocol):
+    """Turns an adapter folder into the files an engine serves."""
+
+    def adapter(self, adapter: Path, base_gguf: Path, out: Path) -> str:
+        """Write the GGUF LoRA and return its sha256 (hex)."""
+        ...
+
+    def merged(self, adapter: Path, base_gguf: Path, out: Path, tau: float) -> str:
+        """Write the merged GGUF, with τ baked in where it is not 1, and return its sha256 (hex)."""
+        ...
+
+    def baked(self, base_gguf: Path, out: Path, tau: float) -> str:
+        """Write a copy of the base with τ baked in and return its sha256 (hex)."""
+        ...
+
+    def retyped(self, base_gguf: Path, built: Path) -> dict[str, int]:
+        """Return how many tensors of a built file have another type than in the base, by `<old> > <new>`."""
+        ...
