@@ -6,9 +6,11 @@ from fleetssd.ports.clock import Clock, Progress
 from fleetssd.ports.engine import Completion, Engine, Probe, Prompt, Sampler
 from fleetssd.ports.forge import Forge, Hooks, Issues, Memory, Mirror
 from fleetssd.ports.store import Outbox, Store
-from fleetssd.ports.work import Builder, Grade, Job, Sandbox, Trainer
+from fleetssd.ports.work import ENVIRONMENT, WORK, Builder, Grade, Job, Limits, Sandbox, Surroundings, Trainer
 
 __all__ = [
+    "ENVIRONMENT",
+    "WORK",
     "Builder",
     "Clock",
     "Completion",
@@ -18,6 +20,7 @@ __all__ = [
     "Hooks",
     "Issues",
     "Job",
+    "Limits",
     "Memory",
     "Mirror",
     "Outbox",
@@ -27,5 +30,6 @@ __all__ = [
     "Sampler",
     "Sandbox",
     "Store",
+    "Surroundings",
     "Trainer",
 ]
