@@ -285,6 +285,55 @@ def test_the_window_of_a_copy_that_is_not_atomic_can_be_widened(new: Client) -> 
     assert new.text("window:1") == new.text("base:1")
 
 
+def test_an_answer_that_loses_its_runner_says_so_in_the_stream(new: Client) -> None:
+    """The status was sent long ago, so the last line is the error; the next request has a runner again."""
+    new.fault(cut_next=1)
+    lines = new.http.post("/api/generate", json={"model": "base:1", "prompt": "def f1(x", "options": GREEDY}).text
+    first, *_, last = map(json.loads, lines.splitlines())
+    assert first["done"] is False
+    assert last["error"].startswith("an error was encountered while running the model")
+    assert new.generate("base:1").status_code == 200
+
+
+def test_an_answer_in_one_piece_that_loses_its_runner_is_a_500(new: Client) -> None:
+    """Nothing was sent yet, so the failure has a status of its own."""
+    new.fault(cut_next=1)
+    assert [new.generate("base:1").status_code for _ in range(2)] == [500, 200]
+
+
+def test_an_upload_that_meets_a_full_disk_leaves_nothing(new: Client, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """It is a 500 with Go's words, the blob is absent, and no half file stays."""
+    store = next(tmp_path_factory.getbasetemp().glob("new*"))
+    before = sorted(path.name for path in (store / "blobs").iterdir())
+    new.fault(blob_room=10)
+    digest = "sha256:" + hashlib.sha256(b"x" * 11).hexdigest()
+    reply = new.http.post(f"/api/blobs/{digest}", content=b"x" * 11)
+    new.fault(blob_room=0)
+    assert (reply.status_code, reply.json()["error"].endswith(": no space left on device")) == (500, True)
+    assert new.http.head(f"/api/blobs/{digest}").status_code == 404
+    assert sorted(path.name for path in (store / "blobs").iterdir()) == before
+
+
+# --- profile 0.12 ----------------------------------------------------------------------------------------------
+
+
+def test_the_oldest_profile_takes_an_adapter_that_it_cannot_load(tmp_path: Path) -> None:
+    """Create is a 200, the first request a 500, and the base goes on serving; there are no logprobs either."""
+    with embedded_ollama(tmp_path, "0.12") as url:
+        client = filled(Client(url))
+        adapter = client.upload(sample("a1.gguf"))
+        assert client.create("lora:1", **{"from": "base:1", "adapters": {"a.gguf": adapter}}).status_code == 200
+        refused = client.generate("lora:1")
+        answered = client.generate("base:1", logprobs=True)
+        client.http.close()
+    assert (refused.status_code, refused.json()["error"]) == (
+        500,
+        "failed to initialize model: loras are not yet implemented",
+    )
+    assert "logprobs" not in answered.json()
+    assert answered.status_code == 200
+
+
 # --- the end ---------------------------------------------------------------------------------------------------
 
 

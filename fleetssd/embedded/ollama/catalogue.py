@@ -30,7 +30,10 @@ async def put_blob(server: Server, http: Request) -> Response:
     digest = http.path_params["digest"]
     if server.store.blob(digest).exists():
         return Response(status_code=200)
-    found = await server.store.receive(http.stream())
+    try:
+        found = await server.store.receive(http.stream(), server.faults.blob_room)
+    except OSError as error:
+        raise ApiError(500, f"write {error.filename}: {str(error.strerror).lower()}") from error
     if found != digest:
         raise ApiError(400, f"digest mismatch, expected {quoted(digest)}, got {quoted(found)}")
     return Response(status_code=201)

@@ -10,19 +10,25 @@ from typing import Any
 from .replies import ApiError, Json
 
 _JUNK = "~%@#&*?!^|<>$"
-_NUMBERS = ("fail_next", "slow_load_ms", "alias_eof_ms")
+_NUMBERS = ("fail_next", "slow_load_ms", "alias_eof_ms", "cut_next", "blob_room")
 _KEYS = ("garble", "fail_status", *_NUMBERS)
 
 
 @dataclass
 class Faults:
-    """The faults that are on. `garble` is the digest (bare hex) of the checkpoint whose answers go wrong."""
+    """The faults that are on.
+
+    `garble` is the digest (bare hex) of the checkpoint whose answers go wrong, `cut_next` how many of the next answers
+    lose their runner half way, `blob_room` the bytes that an upload finds free on the disk.
+    """
 
     garble: str | None = None
     fail_next: int = 0
     fail_status: int = 503
     slow_load_ms: int = 0
     alias_eof_ms: int = 0
+    cut_next: int = 0
+    blob_room: int = 0
 
     def shown(self) -> Json:
         """Say which faults are on."""
@@ -61,6 +67,11 @@ class Faults:
         if self.fail_next:
             self.fail_next -= 1
             raise ApiError(self.fail_status, f"fault hook: this generation fails ({self.fail_next} more to come)")
+
+    def cuts(self) -> bool:
+        """Whether this generation loses its runner."""
+        self.cut_next, cut = max(self.cut_next - 1, 0), self.cut_next > 0
+        return cut
 
     def garbles(self, digest: str) -> bool:
         """Whether the answers of the checkpoint with this manifest digest go wrong."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -89,8 +90,11 @@ class Store:
         write_atomically(path, data)
         return digest, True
 
-    async def receive(self, chunks: AsyncIterable[bytes]) -> str:
-        """Store an upload under its true digest and return that; it is never visible half written."""
+    async def receive(self, chunks: AsyncIterable[bytes], room: int = 0) -> str:
+        """Store an upload under its true digest and return that; it is never visible half written.
+
+        Raises OSError where the disk is full, and where the upload is larger than `room` bytes, if that is not 0.
+        """
         digest = hashlib.sha256()
         handle, name = tempfile.mkstemp(prefix="upload-", dir=self.blobs)
         path = Path(name)
@@ -99,6 +103,8 @@ class Store:
                 async for chunk in chunks:
                     digest.update(chunk)
                     file.write(chunk)
+                    if 0 < room < file.tell():
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
                 file.flush()
                 os.fsync(file.fileno())
             final = self.blobs / f"sha256-{digest.hexdigest()}"

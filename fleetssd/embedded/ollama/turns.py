@@ -15,6 +15,7 @@ from starlette.requests import Request
 from .durations import parse_keep_alive
 from .engine import Engine, Spec, start
 from .faults import Faults, garbled
+from .metadata import read_header
 from .models import Model, read_model
 from .names import Name, parse_name
 from .options import Options, add_format, completion_request, merge_options
@@ -24,6 +25,7 @@ from .scheduler import Runner, Scheduler, Wanted
 from .store import BadManifest, Store
 from .template import Message, render_chatml, render_plain
 
+HEALTH_POLL = 0.25  # seconds between two looks at a runner that loads
 _REPEATS = 100  # the same piece this often in a row ends an answer with an error
 _RENDERED = 4096  # prompts that are kept rendered, per server
 _BROKEN, _TAIL = "\ufffd", 16  # what stands for bytes that are no text; characters looked at
@@ -43,8 +45,14 @@ class Server:
         self.rendered: dict[tuple[str, str], str] = {}
 
     async def _start(self, spec: Spec) -> Engine:
+        header = read_header(spec.model) if spec.adapters and self.profile.adapterless else None
+        if header and header.architecture in self.profile.adapterless:
+            raise ApiError(500, "failed to initialize model: loras are not yet implemented")
+        began = time.monotonic()
         await asyncio.sleep(self.faults.slow_load_ms / 1000)
-        return await start(spec)
+        engine = await start(spec)
+        await asyncio.sleep(-(time.monotonic() - began) % HEALTH_POLL)  # readiness is seen at the next poll only
+        return engine
 
     def find(self, text: str) -> tuple[Name, Model]:
         """Resolve a name as it stands on disk now. Raises ApiError 400, 404, 500."""
@@ -233,16 +241,20 @@ async def pieces(turn: Turn, prompt: str, *, stream: bool) -> AsyncGenerator[Pie
     """Yield the answer, its last piece with the reason. Raises ApiError."""
     turn.server.faults.check_generation()
     top = int(turn.request.get("top_logprobs") or 0)
-    with_logprobs = bool(turn.request.get("logprobs"))
+    with_logprobs = bool(turn.request.get("logprobs")) and turn.server.profile.logprobs
     request = completion_request(
         turn.options, await _fitted(turn, prompt), probabilities=max(top, 1) if with_logprobs else 0
     )
     add_format(request, turn.request.get("format"))
     whole = not stream and not with_logprobs and 0 < turn.options.num_predict <= _REPEATS
     source = _in_one_piece(turn, request) if whole else _in_many_pieces(turn, request, with_top=top > 0)
-    garble = turn.server.faults.garbles(turn.model.digest)
+    garble, cut = turn.server.faults.garbles(turn.model.digest), turn.server.faults.cuts()
+    if cut and whole:
+        await turn.engine.stop()
     async for piece in source:
         yield Piece(garbled(piece.text), [], piece.reason, piece.timings) if garble else piece
+        if cut:
+            await turn.engine.stop()
 
 
 async def _in_one_piece(turn: Turn, request: Json) -> AsyncIterator[Piece]:
