@@ -244,6 +244,7 @@ class Schedule(Section):
                 ZoneInfo(name)
         except (ValueError, OSError, ZoneInfoNotFoundError):
             raise ValueError("no such time zone; write it as Europe/Berlin, or install tzdata") from None
+    teacher_decode: bool = True
         return name
 
 

@@ -19,7 +19,8 @@ Manage: TypeAlias = Literal["none", "gateway", "bake"]
 class Evidence:
     """Everything that one night measured.
 
-    `incumbent`, `base` and `candidate` answered at the production decode, `tuned_base` at its own best temperature.
+    `incumbent`, `base` and `candidate` answered at the production decode, `tuned_base` at its own best temperature,
+    `teacher` is the base at the decode of the training samples, None where it was not asked.
     The probes of base and candidate were read at the same effective temperature. `voids` of `samples` candidate runs
     were sandbox faults (already counted as failed). `overlap` counts held-out issues that leaked into training.
     `alpha` is tonight's share of the error budget; `consulted` says how often this hold-out has been used.
@@ -45,6 +46,7 @@ class Evidence:
     consulted: int
     seed: int = 0
     design: sequential.Design | None = None
+    teacher: Scores | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +60,27 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A gain over the base in two parts: `total` = `decoding` (the tuned base's) + `skill` (what is left over it)."""
+    """A gain over the base in two parts: `total` = `decoding` (the tuned base's) + `skill` (what is left over it).
+
+    `teacher` is the gain of the base at the teacher's decode: another thing that is free, beside `decoding`, not in it.
+    """
 
     slice: str
     total: Estimate
     decoding: Estimate
     skill: Estimate
+    teacher: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the gate says of one artefact, and why.
 
-    `lift` and `lift_k` are the candidate's paired gains over the incumbent in pass@1 and pass@k, `over_tuned` that
-    in pass@1 over the tuned base, all at the policy's confidence; `lift_tonight` is `lift` at tonight's share of the
-    error budget. `detectable` is the smallest gain that tonight would have shown with 80 % power. `e_value` stands
-    in for tonight's interval where the evaluation could stop early, which an interval does not allow.
+    `lift` and `lift_k` are the candidate's paired gains over the incumbent in pass@1 and pass@k, `over_tuned` and
+    `over_teacher` those in pass@1 over the tuned base and over the base at the teacher's decode, all at the policy's
+    confidence; `lift_tonight` is `lift` at tonight's share of the error budget. `detectable` is the smallest gain that
+    tonight would have shown with 80 % power. `e_value` stands in for tonight's interval where the evaluation could
+    stop early, which an interval does not allow.
     """
 
     kind: Kind
@@ -88,6 +95,7 @@ class Verdict:
     lift_tonight: Estimate
     lift_k: Estimate
     over_tuned: Estimate | None
+    over_teacher: Estimate | None
     p_value: float
     e_value: float | None
     detectable: float
@@ -124,7 +132,7 @@ def decide(evidence: Evidence, policy: Policy) -> Verdict:
     alarms = compare(e.base_probes, e.candidate_probes, policy)
     void_share = e.voids / e.samples if e.samples else 1.0
     kind, reason = _verdict(e, policy, gains, alarms, void_share)
-    tuned = e.tuned_base
+    tuned, teacher = e.tuned_base, e.teacher
     return Verdict(
         kind=kind,
         reason=reason,
@@ -138,6 +146,7 @@ def decide(evidence: Evidence, policy: Policy) -> Verdict:
         lift_tonight=gains.tonight,
         lift_k=gains.lift_k,
         over_tuned=None if tuned is None else difference(e.candidate, tuned, level=level, seed=e.seed),
+        over_teacher=None if teacher is None else difference(e.candidate, teacher, level=level, seed=e.seed),
         p_value=gains.p_value,
         e_value=gains.e_value,
         detectable=gains.detectable,
@@ -145,28 +154,38 @@ def decide(evidence: Evidence, policy: Policy) -> Verdict:
         overlap=e.overlap,
         arms=_arms(e, level),
         alarms=alarms,
-        splits=() if tuned is None else decompose(e.base, tuned, e.candidate, level=level, seed=e.seed),
+        splits=() if tuned is None else decompose(e.base, tuned, e.candidate, teacher, level=level, seed=e.seed),
         base_probes=e.base_probes,
         candidate_probes=e.candidate_probes,
     )
 
 
 def decompose(
-    base: Scores, tuned_base: Scores, candidate: Scores, *, level: float = 0.95, seed: int = 0
+    base: Scores,
+    tuned_base: Scores,
+    candidate: Scores,
+    teacher: Scores | None = None,
+    *,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> tuple[Split, ...]:
     """Split the candidate's gain in pass@1 into decoding and skill: overall (slice ""), then slice by slice."""
 
-    def split(label: str, b: Scores, t: Scores, c: Scores) -> Split:
+    def split(label: str) -> Split:
+        b, t, c, other = (_within(scores, label) for scores in (base, tuned_base, candidate, teacher or base))
         return Split(
             slice=label,
             total=difference(c, b, level=level, seed=seed),
             decoding=difference(t, b, level=level, seed=seed),
             skill=difference(c, t, level=level, seed=seed),
+            teacher=None if teacher is None else difference(other, b, level=level, seed=seed),
         )
 
-    labels = candidate.labels()
-    sliced = [split(label, base.only(label), tuned_base.only(label), candidate.only(label)) for label in labels]
-    return (split("", base, tuned_base, candidate), *sliced)
+    return tuple(split(label) for label in ("", *candidate.labels()))
+
+
+def _within(scores: Scores, label: str) -> Scores:
+    return scores.only(label) if label else scores
 
 
 def _arms(e: Evidence, level: float) -> tuple[Arm, ...]:
@@ -174,6 +193,7 @@ def _arms(e: Evidence, level: float) -> tuple[Arm, ...]:
         ("incumbent", e.incumbent),
         ("base", e.base),
         ("tuned base", e.tuned_base),
+        ("teacher decode", e.teacher),
         ("candidate", e.candidate),
     )
     return tuple(

@@ -61,6 +61,8 @@ def _head(r: NightReport) -> str:
     if r.gain is not None:
         lines.append(f"Gain in pass@1 over the incumbent: **{between(r.gain, signed=True)}** pp.")
         lines.append(f"Gain over the base at its best temperature: **{between(r.over_tuned, signed=True)}** pp.")
+        if r.over_teacher is not None:
+            lines.append(f"Gain over the base at the teacher's decode: {between(r.over_teacher, signed=True)} pp.")
         lines.append(f"Gain in pass@{r.k}: {between(r.gain_k, signed=True)} pp.")
     return "\n\n".join([*lines, *(plain(note) for note in r.notes)])
 
@@ -73,12 +75,12 @@ def _tables(r: NightReport) -> Iterable[str]:
     )
     yield _table(
         "Where the gain comes from, pp",
-        ("slice", "issues", "gain over the base", "decoding", "skill", "p (Holm)"),
+        ("slice", "issues", "gain over the base", "decoding", "skill", "teacher decode", "p (Holm)"),
         [
             (
                 s["slice"],
                 s["problems"],
-                *(between(s[n], signed=True) for n in ("total", "decoding", "skill")),
+                *(between(s[n], signed=True) for n in ("total", "decoding", "skill", "teacher")),
                 amount(s["holm"]),
             )
             for s in r.slices

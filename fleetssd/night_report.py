@@ -47,7 +47,8 @@ class Answered:
 class NightReport:
     """What a person reads of one night. Shares are 0 to 1, times in hours or seconds, null is not measured.
 
-    An interval is {point, low, high}; `gain` is over the incumbent, `over_tuned` over the base at its best T.
+    An interval is {point, low, high}; `gain` is over the incumbent, `over_tuned` over the base at its best T,
+    `over_teacher` over the base at the decode of the training samples.
     """
 
     number: int
@@ -61,6 +62,7 @@ class NightReport:
     gain: dict[str, float] | None
     gain_k: dict[str, float] | None
     over_tuned: dict[str, float] | None
+    over_teacher: dict[str, float] | None
     tests: dict[str, Any]
     notes: tuple[str, ...]
     arms: Table
@@ -92,10 +94,11 @@ def compose(night: Night, nights: Sequence[Night], answered: Answered) -> NightR
         gain=line["lift"],
         gain_k=line["lift_k"],
         over_tuned=line["over_tuned"],
+        over_teacher=line["over_teacher"],
         tests={name: evidence.get(name) for name in _TESTS},
-        notes=tuple(_notes(evidence)),
+        notes=tuple(_notes(evidence, night.plan)),
         arms=_arms(line, evidence, night.plan),
-        slices=_slices(evidence),
+        slices=_slices(line, evidence),
         probes=_probes(evidence),
         losses=list((ledger(night) or {}).get("losses", ())),
         by_temperature=_by_temperature(answered.tune, evidence),
@@ -129,7 +132,7 @@ def _sentence(line: dict[str, Any]) -> str:
     return f"{head} is not decided yet."
 
 
-def _notes(evidence: Mapping[str, Any]) -> Sequence[str]:
+def _notes(evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> Sequence[str]:
     """Say what an interval alone does not: what was foreseen, what stopped the evaluation, what was baked in."""
     ahead, stopped = evidence.get("precondition"), evidence.get("stopped")
     notes = []
@@ -141,15 +144,22 @@ def _notes(evidence: Mapping[str, Any]) -> Sequence[str]:
         notes.append("The evaluation could stop early: the e-value decides, the intervals only describe.")
     if evidence.get("tau", 1.0) != 1.0:
         notes.append(f"A temperature of {evidence['tau']:g} is baked into the candidate's weights.")
+    if evidence.get("over_teacher"):
+        decode = ", ".join(f"{name} {plan['sampling'][name]:g}" for name in ("temperature", "top_k", "top_p"))
+        notes.append(f"Teacher decode: the base at {decode}, in the order in which the engine applies them.")
     return notes
 
 
 def _arms(line: Mapping[str, Any], evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> Table:
-    production, tuned = plan.get("decode", {}).get("temperature"), evidence.get("tuned_temperature")
+    own = {
+        "tuned base": evidence.get("tuned_temperature"),
+        "teacher decode": plan.get("sampling", {}).get("temperature"),
+    }
+    production = plan.get("decode", {}).get("temperature")
     return [
         {
             "arm": name,
-            "temperature": tuned if name == "tuned base" else production,
+            "temperature": own.get(name, production),
             "pass_1": line["pass_1"][name],
             "pass_k": line["pass_k"][name],
         }
@@ -157,17 +167,9 @@ def _arms(line: Mapping[str, Any], evidence: Mapping[str, Any], plan: Mapping[st
     ]
 
 
-def _slices(evidence: Mapping[str, Any]) -> Table:
+def _slices(line: Mapping[str, Any], evidence: Mapping[str, Any]) -> Table:
     tests = evidence.get("slice_tests", {})
-    return [
-        {
-            "slice": part["slice"] or "all",
-            **{name: _interval(part[name]) for name in ("total", "decoding", "skill")},
-            "problems": part["total"]["problems"],
-            "holm": tests.get(part["slice"], {}).get("holm"),
-        }
-        for part in evidence.get("splits", ())
-    ]
+    return [{**part, "holm": tests.get(part["slice"], {}).get("holm")} for part in line["splits"]]
 
 
 def _probes(evidence: Mapping[str, Any]) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 Arm: TypeAlias = Literal["ssd", "merged"]
@@ -65,7 +65,8 @@ class NightPlan:
 
     `train` are record ids; `held_out` are the ids the gate judges; `tune` is the slice of held-out that only
     chooses a temperature and that the gate never sees. `incumbent` and `base` are artefact digests;
-    every arm answers an issue `samples` times, from which pass@1 and pass@`k` are estimated.
+    every arm answers an issue `samples` times, from which pass@1 and pass@`k` are estimated. `teacher` asks the base
+    at the decode of the training samples too.
     """
 
     night: int
@@ -86,6 +87,7 @@ class NightPlan:
     incumbent: str
     incumbent_model: str
     incumbent_tau: float
+    teacher: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain mapping; `from_json` is its inverse."""
@@ -101,6 +103,11 @@ class NightPlan:
         for name in ("train", "held_out", "tune", "tau_grid"):
             plain[name] = tuple(plain[name])
         return cls(**plain)
+
+    @property
+    def teacher_decode(self) -> Sampling:
+        """The decode of the training samples as the engine would serve it: its order, and the length of an answer."""
+        return replace(self.sampling, max_tokens=self.decode.max_tokens, order=self.decode.order)
 
     @property
     def digest(self) -> str:

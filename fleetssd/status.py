@@ -198,8 +198,16 @@ def _scores(evidence: dict[str, Any]) -> dict[str, Any]:
         "lift": _interval(evidence.get("lift")),
         "lift_k": _interval(evidence.get("lift_k")),
         "over_tuned": _interval(evidence.get("over_tuned")),
+        "over_teacher": _interval(evidence.get("over_teacher")),
+        "splits": [_split(part) for part in evidence.get("splits") or ()],
         "detectable": evidence.get("detectable"),
     }
+
+
+def _split(part: dict[str, Any]) -> dict[str, Any]:
+    names = ("total", "decoding", "skill", "teacher")
+    gains = {name: _interval(part.get(name)) for name in names}
+    return {"slice": part["slice"] or "all", "problems": part["total"]["problems"], **gains}
 
 
 def _interval(estimate: dict[str, Any] | None) -> dict[str, float] | None:

@@ -77,7 +77,8 @@ def show_night(
     if as_json:
         print_json(line | {"ledger": spent})
     else:
-        show(_head(line), _arms(line), _stages(line), *([ledger_table(spent)] if spent else []))
+        split = [_splits(line)] if line["splits"] else []
+        show(_head(line), _arms(line), *split, _stages(line), *([ledger_table(spent)] if spent else []))
 
 
 @nights_app.command("replay")
@@ -180,6 +181,7 @@ def _head(line: dict[str, Any]) -> Table:
         "records": f"{line['records']} trained on, {line['held_out']} held out",
         "gain over the incumbent": points(line["lift"]),
         "gain over the tuned base": points(line["over_tuned"]),
+        "gain over the teacher decode": points(line["over_teacher"]),
         "started": f"{moment(line['started_at'])} UTC, finished {moment(line['finished_at'])}",
     }
     for name, value in rows.items():
@@ -191,6 +193,16 @@ def _arms(line: dict[str, Any]) -> Table:
     made = table("held-out issues, percent", "arm", "pass@1", f"pass@{line['k'] or 'k'}", numeric=("pass@1",))
     for arm in line["pass_1"]:
         made.add_row(arm, percent(line["pass_1"][arm]), percent(line["pass_k"].get(arm)))
+    return made
+
+
+def _splits(line: dict[str, Any]) -> Table:
+    """Say slice by slice what retuning the base gives for free, and what is left over the base at its best."""
+    named = {"gain over the base": "total", "decoding": "decoding", "skill": "skill", "teacher decode": "teacher"}
+    made = table("where the gain comes from, pp", "slice", "issues", *named, numeric=("issues",))
+    for part in line["splits"]:
+        gains = (points(part[name]).removesuffix(" pp") for name in named.values())
+        made.add_row(escape(part["slice"]), str(part["problems"]), *gains)
     return made
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from fleetssd.checkpoints import Night, Swap
 
-ARMS = {"incumbent": "incumbent", "base": "base", "tuned base": "tuned_base", "candidate": "candidate"}
+ARMS = {"incumbent": "incumbent", "base": "base", "tuned base": "tuned_base", "teacher decode": "teacher_decode",
+        "candidate": "candidate"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

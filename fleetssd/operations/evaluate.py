@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fleetssd.sequential import Decision  # numpy: the daemon's watch grades answers and needs none of it
 
 BASE, TUNED, INCUMBENT, CANDIDATE, PROBED = "base", "tuned base", "incumbent", "candidate", "candidate at base's T"
+TEACHER = "teacher decode"
+"""The base at the decode of the training samples, in the engine's own order: what it gives without any learning."""
 LOOKS = 12
 """Blocks where the evaluation may stop after each: small enough to stop soon, large enough to keep the engine busy."""
 BLOCKS = 4

@@ -48,6 +48,7 @@ def freeze(settings: Settings, store: Store, engine: Engine, now: datetime) -> N
         incumbent=incumbent.digest,
         incumbent_model=incumbent.model,
         incumbent_tau=incumbent.tau,
+        teacher=settings.evaluation.teacher_decode and settings.recipe.arm != "merged",
     )
     return store.open_night(plan.to_json(), plan.arm, now)
 

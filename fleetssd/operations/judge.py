@@ -11,22 +11,24 @@ from typing import Any
 from fleetssd import budget, gate
 from fleetssd.checkpoints import Answer, VerdictRow
 from fleetssd.config import Settings
-from fleetssd.operations.evaluate import BASE, CANDIDATE, INCUMBENT, PROBED, TUNED
+from fleetssd.operations.evaluate import BASE, CANDIDATE, INCUMBENT, PROBED, TEACHER, TUNED
 from fleetssd.operations.outlook import design_of, share_of
 from fleetssd.ports import Store
 from fleetssd.probes import ProbeReadings, measure
 from fleetssd.recipe import NightPlan
 from fleetssd.records import Record
 from fleetssd.scoring import Scores, deltas, estimate, sign_flip, tally
+from fleetssd.slices import slices as slices_of
 from fleetssd.twins import related
 
 
 def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: float, now: datetime) -> VerdictRow:
     """Fold tonight's answers into evidence and let the gate decide; nothing is written here."""
     held_out = store.records_by_id(plan.held_out)
-    slices = {record.id: record.labels for record in held_out}
     base, candidate = store.answers(plan.night, BASE), store.answers(plan.night, CANDIDATE)
     incumbent = base if plan.incumbent == plan.base else store.answers(plan.night, INCUMBENT)
+    others = [] if incumbent is base else [incumbent]  # each arm once: a base counted twice would not be its equal
+    slices = _slices(held_out, base, candidate, store.answers(plan.night, TUNED), *others)
     base_probes, candidate_probes = _probes(plan, store, base, candidate, tau)
     share = share_of(plan, store, settings.gate)
     ahead = _stage(store, plan.night, "sample")
@@ -35,6 +37,7 @@ def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: fl
         base=_scores(base, slices, candidate=False),
         candidate=_scores(candidate, slices, candidate=True),
         tuned_base=_scores(store.answers(plan.night, TUNED), slices, candidate=False),
+        teacher=_scores(store.answers(plan.night, TEACHER), slices, candidate=False) if plan.teacher else None,
         base_probes=base_probes,
         candidate_probes=candidate_probes,
         k=plan.k,
@@ -66,6 +69,12 @@ def overlap(train: Sequence[Record], held_out: Sequence[Record], near_duplicate:
     return named | related(held_out, train, near_duplicate, {})
 
 
+def _slices(held_out: Sequence[Record], *arms: Sequence[Answer]) -> dict[str, tuple[str, ...]]:
+    labels = {record.id: record.labels for record in held_out}
+    places = {record.id: record.repository for record in held_out}
+    return slices_of(labels, places, [_scores(answers, labels, candidate=False) for answers in arms])
+
+
 def _probes(
     plan: NightPlan, store: Store, base: Sequence[Answer], candidate: Sequence[Answer], tau: float
 ) -> tuple[ProbeReadings, ProbeReadings]:
@@ -94,6 +103,7 @@ def _by_slice(evidence: gate.Evidence) -> dict[str, dict[str, Any]]:
         BASE: evidence.base,
         TUNED: evidence.tuned_base,
         INCUMBENT: evidence.incumbent,
+        TEACHER: evidence.teacher,
         CANDIDATE: evidence.candidate,
     }
     return {

@@ -22,6 +22,7 @@ from fleetssd.operations.evaluate import (
     CANDIDATE,
     INCUMBENT,
     PROBED,
+    TEACHER,
     TUNED,
     Arm,
     Examiner,
@@ -190,6 +191,8 @@ def _arms(shop: Workshop, plan: NightPlan, candidate: Checkpoint) -> Sequence[Ar
     ]
     if plan.incumbent != plan.base:
         arms.append(Arm(INCUMBENT, plan.incumbent_model, plan.decode, k))
+    if plan.teacher:
+        arms.append(Arm(TEACHER, base, plan.teacher_decode, k))
     return arms
 
 

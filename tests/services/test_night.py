@@ -472,8 +472,34 @@ def test_a_refusal_names_the_first_callers_and_counts_the_others(scene: Scene) -
 
 
 def test_slices_are_tested_together(scene: Scene) -> None:
-    """Each slice has a p-value, raw and adjusted for how many slices there are."""
+    """Each slice, label or difficulty, has a p-value, raw and adjusted for how many slices there are."""
     verdict = scene.run().verdict
     assert verdict is not None
-    (tested,) = verdict.evidence["slice_tests"].values()
-    assert 0 < tested["p"] == tested["holm"] < 0.01
+    tests = verdict.evidence["slice_tests"]
+    assert set(tests) >= {"plain", "difficulty: hard"}
+    assert all(0 < test["p"] <= test["holm"] <= 1 for test in tests.values())
+    assert tests["plain"]["holm"] > tests["plain"]["p"]
+
+
+def test_the_base_is_asked_at_the_teachers_decode_where_it_teaches(scene: Scene) -> None:
+    """An arm that samples has the line, at its own temperature and truncation; the merged arm has none."""
+    asked: list[Any] = []
+    complete = scene.engine.complete
+
+    def spied(model: str, prompts: Any, sampling: Any, progress: Any) -> list[Completion]:
+        asked.append(sampling)
+        return complete(model, prompts, sampling, progress)
+
+    scene.engine.complete = spied  # type: ignore[method-assign]
+    verdict = scene.run(recipe={"t_train": 1.3, "top_k": 7, "top_p": 0.85}).verdict
+    assert verdict is not None
+    assert {(s.temperature, s.top_k, s.top_p, s.min_p, s.max_tokens) for s in asked} >= {(1.3, 7, 0.85, 0.0, 1024)}
+    assert verdict.evidence["over_teacher"]["problems"] == len(scene.store.nights()[0].plan["held_out"])
+    assert all(part["teacher"] for part in verdict.evidence["splits"])
+    for changed in ({"recipe": {"arm": "merged"}}, {"evaluation": {"teacher_decode": False}}):
+        asked.clear()
+        later = scene.run(**changed).verdict
+        assert later is not None
+        assert later.evidence["over_teacher"] is None
+        assert later.evidence["splits"][0]["teacher"] is None
+        assert {s.top_k for s in asked} == {40, 1}  # 1: the greedy smoke test

@@ -193,6 +193,17 @@ def test_a_gain_splits_into_decoding_and_skill() -> None:
     assert (house.decoding.point, house.skill.point) == (0.0, 0.5)
     assert (plain.decoding.point, plain.skill.point) == (0.25, 0.0)
     assert overall.total.point == pytest.approx(overall.decoding.point + overall.skill.point)
+    assert overall.teacher is None
+
+
+def test_the_teachers_decode_stands_beside_the_split() -> None:
+    """What the base gains at the teacher's decode is told overall and by slice, and the candidate's gain over it."""
+    found = decide(evidence(teacher=arm(3, 2)), Gate())
+    assert [round(part.teacher.point, 3) for part in found.splits if part.teacher] == [0.066, 0.006, 0.125]
+    assert found.over_teacher is not None
+    assert found.over_teacher.point == pytest.approx(found.splits[0].total.point - 0.0656, abs=1e-3)
+    assert [each.name for each in found.arms] == ["incumbent", "base", "tuned base", "teacher decode", "candidate"]
+    assert decide(evidence(), Gate()).over_teacher is None
 
 
 def test_where_the_evaluation_could_stop_the_e_value_decides() -> None:

@@ -110,6 +110,19 @@ def test_slices_carry_the_split_and_the_adjusted_p() -> None:
         assert part["decoding"]["point"] + part["skill"]["point"] == pytest.approx(part["total"]["point"])
 
 
+def test_the_teachers_decode_is_a_line_of_its_own() -> None:
+    """Where the base was asked at the teacher's decode, arm, gain, slices and a note say so, in both renderings."""
+    of = night(teacher=evidence().tuned_base)
+    told = composed(replace(of, plan=of.plan | {"sampling": {"temperature": 1.5, "top_k": 20, "top_p": 0.8}}))
+    assert told.over_teacher == told.over_tuned
+    assert {arm["arm"]: arm["temperature"] for arm in told.arms}["teacher decode"] == 1.5
+    assert told.slices[1]["teacher"] == told.slices[1]["decoding"]
+    assert "the base at temperature 1.5, top_k 20, top_p 0.8" in told.notes[-1]
+    text = markdown(told)
+    assert "Gain over the base at the teacher's decode" in text
+    assert "Gain over the base at the teacher's decode" not in markdown(composed())
+
+
 def test_an_alarm_stands_at_its_probe_with_its_bounds() -> None:
     """The probe that alarmed is marked, whichever way its name is spelled; the others are not."""
     probes = composed(night(candidate_probes=replace(READINGS, distinct4=0.1, parse_rate=0.1))).probes

@@ -10,7 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-COLOURS = {"incumbent": "#8a8f98", "base": "#4c78a8", "tuned base": "#e09a25", "candidate": "#2a9d5c"}
+COLOURS = {"incumbent": "#8a8f98", "base": "#4c78a8", "tuned base": "#e09a25", "teacher decode": "#8e6bbf",
+           "candidate": "#2a9d5c"}  # fmt: skip
 LOSS = "#d1495b"
 INK = "#010203"
 """A colour that nothing else has: the page's own ink takes its place, in light and in dark."""
@@ -23,7 +24,7 @@ def by_night(nights: Sequence[Mapping[str, Any]]) -> Markup:
     def draw(axes: Any) -> None:
         for shift, (arm, colour) in enumerate(COLOURS.items()):
             measured = [night for night in nights if arm in night["pass_1"]]
-            places = [night["number"] + (shift - 1.5) * 0.12 for night in measured]
+            places = [night["number"] + (shift - 2) * 0.12 for night in measured]
             _points(axes, places, [night["pass_1"][arm] for night in measured], color=colour, label=arm)
         ticks = [night["number"] for night in nights]
         axes.set_xticks(ticks, [f"night {n['number']}\n{n['arm']}: {n['verdict']}" for n in nights])
