@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -68,6 +69,7 @@ class Records(Section):
     split_key: str = "fleetssd"
     system_prompt: str = ""
     prompt_template: str = "{title}\n\n{body}"
+    weak_links: Literal["keep", "drop"] = "keep"
     comments: Literal["none", "author", "people"] = "none"
     context_tokens: int = Field(default=0, ge=0)
     solution_format: Literal["diff", "files", "code"] = "diff"
@@ -175,7 +177,66 @@ class Decode(Section):
     audit_folders: tuple[Path, ...] = ()
 
 
-class Evaluation(Section):
+class Checking(Section):
+    """How the answers to a repository's problems are checked."""
+
+    check: str = "python {test}"
+    prepare: str = ""
+    prepare_seconds: float = Field(default=900.0, gt=0)
+    prepare_network: bool = True
+    prepare_environment: tuple[str, ...] = ()
+    prepare_binds: tuple[Path, ...] = ()
+    binds: tuple[Path, ...] = ()
+    lock_files: tuple[str, ...] = ()
+    guard_globs: tuple[str, ...] = (
+        "conftest.py", "pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml", "noxfile.py", "sitecustomize.py",
+        "usercustomize.py", "*.pth", "jest.config.*", "vitest.config.*", "package.json",
+    )  # fmt: skip
+    repeats: int = Field(default=3, ge=2, le=100)
+    wall_seconds: float = Field(default=10.0, gt=0)
+    cpu_seconds: int = Field(default=5, gt=0)
+    memory_mb: int = Field(default=512, gt=0)
+    processes: int = Field(default=16, gt=0)
+    disk_mb: int = Field(default=64, gt=0)
+
+    @field_validator("check", "prepare")
+    @classmethod
+    def _words(cls, command: str) -> str:
+        try:
+            shlex.split(command)
+        except ValueError as error:
+            raise ValueError(f"a shell could not read this command: {error}") from None
+        return command
+
+
+class CheckedRepository(Section):
+    """What is checked otherwise in the repositories that match a glob; what is not named here is [evaluation]'s."""
+
+    match: str
+    test_globs: tuple[str, ...] | None = None
+    check: str | None = None
+    prepare: str | None = None
+    prepare_seconds: float | None = None
+    prepare_network: bool | None = None
+    prepare_environment: tuple[str, ...] | None = None
+    prepare_binds: tuple[Path, ...] | None = None
+    binds: tuple[Path, ...] | None = None
+    lock_files: tuple[str, ...] | None = None
+    guard_globs: tuple[str, ...] | None = None
+    repeats: int | None = None
+    wall_seconds: float | None = None
+    cpu_seconds: int | None = None
+    memory_mb: int | None = None
+    processes: int | None = None
+    disk_mb: int | None = None
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        Checking.model_validate(self.model_dump(exclude_none=True, exclude={"match", "test_globs"}))
+        return self
+
+
+class Evaluation(Checking):
     """What the held-out issues are asked, and how the answers are run."""
 
     samples: int = Field(default=8, gt=0)
@@ -183,11 +244,11 @@ class Evaluation(Section):
     max_problems: int = Field(default=200, gt=0)
     tune_share: float = Field(default=0.2, gt=0, lt=1)
     stopping: Literal["fixed", "sequential"] = "fixed"
+    teacher_decode: bool = True
     max_tokens: int = Field(default=1024, gt=0)
-    check: str = "python {test}"
-    wall_seconds: float = Field(default=10.0, gt=0)
-    cpu_seconds: int = Field(default=5, gt=0)
-    memory_mb: int = Field(default=512, gt=0)
+    repositories: tuple[CheckedRepository, ...] = ()
+    references: int = Field(default=20, ge=0)
+    environments_mb: int = Field(default=20_480, ge=0)
     sandbox: Literal["bubblewrap"] = "bubblewrap"
     sandbox_workers: int = Field(default=2, gt=0)
     seed: int = 7
@@ -244,7 +305,6 @@ class Schedule(Section):
                 ZoneInfo(name)
         except (ValueError, OSError, ZoneInfoNotFoundError):
             raise ValueError("no such time zone; write it as Europe/Berlin, or install tzdata") from None
-    teacher_decode: bool = True
         return name
 
 
@@ -367,23 +427,28 @@ def _explain(problem: Any) -> str:
 def _keys(path: list[str]) -> list[str]:
     model: Any = Settings
     for part in path:
-        model = model.model_fields[part].annotation
+        if not part.isdigit():  # the number of a table in an array of tables
+            model = model.model_fields[part].annotation
+        model = next(iter(get_args(model)), model)
     return list(model.model_fields)
 
 
 def _absolute(settings: Settings, root: Path) -> Settings:
     """Resolve every path against the folder of the settings file."""
 
+    def moved(value: Any) -> Any:
+        if isinstance(value, Section):
+            return walk(value)
+        return root / value.expanduser() if isinstance(value, Path) else value
+
     def walk(model: Section) -> Section:
         changed: dict[str, Any] = {}
         for name in type(model).model_fields:
             value = getattr(model, name)
-            if isinstance(value, Section):
-                changed[name] = walk(value)
-            elif isinstance(value, Path):
-                changed[name] = root / value.expanduser()
+            if isinstance(value, (Section, Path)):
+                changed[name] = moved(value)
             elif isinstance(value, tuple):
-                changed[name] = tuple(root / v.expanduser() if isinstance(v, Path) else v for v in value)
+                changed[name] = tuple(moved(v) for v in value)
         return model.model_copy(update=changed)
 
     resolved = walk(settings)

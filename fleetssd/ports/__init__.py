@@ -6,7 +6,8 @@ from fleetssd.ports.clock import Clock, Progress
 from fleetssd.ports.engine import Completion, Engine, Probe, Prompt, Sampler
 from fleetssd.ports.forge import Forge, Hooks, Issues, Memory, Mirror
 from fleetssd.ports.store import Outbox, Store
-from fleetssd.ports.work import ENVIRONMENT, WORK, Builder, Grade, Job, Limits, Sandbox, Surroundings, Trainer
+from fleetssd.ports.work import Builder, Grade, Job, Sandbox, Trainer
+from fleetssd.surroundings import ENVIRONMENT, WORK, Limits, Surroundings
 
 __all__ = [
     "ENVIRONMENT",

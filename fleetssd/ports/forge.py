@@ -110,6 +110,10 @@ class Mirror(Protocol):
         """Fetch the heads of many pull requests at once; the value is the diff or a refusal reason code."""
         ...
 
+    def message(self, pull: MergedPull, commit: str) -> str:
+        """Return a commit's message as git tells it, empty where git has no such commit."""
+        ...
+
     def contained(self, pull: MergedPull, commits: Sequence[str]) -> bool:
         """Tell whether one of these commits is in the branch that a pull request was merged into."""
         ...

@@ -9,39 +9,8 @@ from typing import Protocol
 
 from fleetssd.placement import Choice
 from fleetssd.ports.clock import Progress
+from fleetssd.surroundings import BARE, Surroundings
 from fleetssd.training import TrainPlan, TrainResult
-
-WORK, ENVIRONMENT = "/tmp/work", "/env"  # noqa: S108  paths inside the sandbox
-"""Where a run finds its files, and where the environment that was prepared for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one run may use. `memory_bytes` is address space a process; `disk_bytes` is beside the tree of the run."""
-
-    wall_seconds: float = 10.0
-    cpu_seconds: int = 5
-    memory_bytes: int = 512 << 20
-    processes: int = 16
-    open_files: int = 64
-    file_bytes: int = 16 << 20
-    disk_bytes: int = 64 << 20
-    output_bytes: int = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What many runs find in the sandbox beside their own files; none of them can change it for the next.
-
-    The contents of `tree` are copied into WORK before anything is written there. `environment` is read-only at
-    ENVIRONMENT, its `bin` is first on PATH and its `bin/python` is what `python` means. `binds` are read-only under
-    their own names. `limits` stand instead of the sandbox's own. All folders are this machine's.
-    """
-
-    tree: Path | None = None
-    environment: Path | None = None
-    binds: tuple[Path, ...] = ()
-    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +26,7 @@ class Job:
     command: tuple[str, ...]
     removed: tuple[str, ...] = ()
     executable: tuple[str, ...] = ()
-    surroundings: Surroundings = Surroundings()
+    surroundings: Surroundings = BARE
 
 
 @dataclass(frozen=True, slots=True)
