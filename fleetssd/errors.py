@@ -33,9 +33,13 @@ class Rejected(FleetError):
 
 
 class Misconfigured(FleetError):
-    """A person must change a setting, a file or the machine before this can work."""
+    """A person must change a setting, a file or the machine before this can work. `status` is an HTTP code, if any."""
 
     exit_code = 78
+
+    def __init__(self, message: str, *, hint: str = "", status: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
 
 
 class Corrupt(FleetError):

@@ -62,6 +62,24 @@ def references(
     return sorted(found.values(), key=lambda reference: not reference.closes)
 
 
+def candidates(pull: MergedPull, texts: Iterable[str] = (), keywords: Sequence[str] = KEYWORDS) -> list[Reference]:
+    """Find every issue that a server may have taken these texts to close or to mention; possible closers first.
+
+    Servers differ in what they read as code, as an address or as a delimiter, so this finds more than `references`:
+    `closes` is set where a keyword stands anywhere between it and what is named before it in its line. The issue's
+    timeline decides.
+    """
+    texts = list(texts)
+    found = {(ref.repository.lower(), ref.number): ref for ref in references(pull, texts, keywords)}
+    for text in (pull.title, pull.body, *texts):
+        for reference in _named(text, pull.repository, keywords):
+            key = (reference.repository.lower(), reference.number)
+            if key not in found or (reference.closes and not found[key].closes):
+                found[key] = reference
+    found.pop((pull.repository.lower(), pull.key.number), None)
+    return sorted(found.values(), key=lambda reference: not reference.closes)
+
+
 def plain(markdown: str) -> str:
     """Take out of a text what the server does not search: comments, code, link texts, emphasis marks."""
     text = re.sub(r"<!--.*?(?:-->|\Z)", "\n", markdown.replace("\r\n", "\n"), flags=re.DOTALL)
@@ -100,6 +118,25 @@ _REFERENCE = (
 )
 
 
+_NAMED = re.compile(
+    r"https?://[^/\s]+/(?:[^\s()]*?/)??(?P<place>[0-9A-Za-z_.-]+/[0-9A-Za-z_.-]+)/(?:issues|pulls)/(?P<id>[0-9]{1,9})(?![0-9])"
+    r"|(?<![0-9A-Za-z_.&/-])(?P<repository>[0-9A-Za-z_.-]+/[0-9A-Za-z_.-]+)?[#!](?P<number>[0-9]{1,9})(?![0-9A-Za-z_])",
+    re.ASCII,
+)
+
+
+def _named(text: str, repository: str, keywords: Sequence[str]) -> Iterable[Reference]:
+    """Find whatever looks like a reference, with no regard to marks, delimiters and code."""
+    words = re.compile(rf"\b(?:{'|'.join(map(re.escape, keywords)) or '(?!)'})\b", re.IGNORECASE)
+    for line in text.splitlines():
+        start = 0  # a keyword binds one reference, the next
+        for match in _NAMED.finditer(line):
+            place, number = match["place"] or match["repository"] or repository, match["id"] or match["number"]
+            if _stays(place):
+                yield Reference(place, int(number), words.search(line, start, match.start()) is not None)
+            start = match.end()
+
+
 def _shorten(text: str, hosts: Collection[str] | None) -> str:
     return _ADDRESS.sub(lambda m: f"{m[2]}#{m[3]}" if hosts is None or m[1] in hosts else m[0], text)
 
@@ -108,7 +145,13 @@ def _scan(text: str, repository: str, keywords: Sequence[str]) -> Iterable[Refer
     words = "|".join(re.escape(word) for word in keywords) or r"(?!)"
     # ASCII: a no-break space is no space, a ligature no keyword.
     for match in re.finditer(_REFERENCE.replace("{words}", words), text, re.ASCII | re.IGNORECASE):
-        yield Reference(match["repository"] or repository, int(match["number"]), match["keyword"] is not None)
+        if _stays(place := match["repository"] or repository):
+            yield Reference(place, int(match["number"]), match["keyword"] is not None)
+
+
+def _stays(place: str) -> bool:
+    """Tell whether a name can be asked for: one made of dots would climb to another address."""
+    return not any(set(part) <= {"."} for part in place.split("/"))
 
 
 def confirm(pull: MergedPull, repository: str, number: int, timeline: Sequence[Mapping[str, Any]]) -> Link | None:

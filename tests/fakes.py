@@ -506,6 +506,11 @@ class FakeMirror:
     broken: FleetError | None = None
     reasons: dict[int, str] = field(default_factory=dict)
     landed: set[str] = field(default_factory=set)
+    messages: dict[str, str] = field(default_factory=dict)
+
+    def message(self, pull: MergedPull, commit: str) -> str:
+        """Return what was pushed where only git knows it."""
+        return self.messages.get(commit, "")
 
     def contained(self, pull: MergedPull, commits: Sequence[str]) -> bool:
         """Tell what landed."""

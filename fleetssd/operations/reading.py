@@ -10,7 +10,7 @@ from fleetssd.config import Settings
 from fleetssd.diffs import PullDiff
 from fleetssd.errors import Corrupt, FleetError, Misconfigured, Rejected
 from fleetssd.gitea import IssueText, MergedPull, PullKey, moment, parse_comments, row_of
-from fleetssd.gitea_links import Link, Reference, confirm, references
+from fleetssd.gitea_links import Link, Reference, candidates, confirm
 from fleetssd.ports import Forge, Mirror
 from fleetssd.records import refusals_of_row
 from fleetssd.reverts import claims, commit_claim, suspects, taken_back
@@ -86,10 +86,18 @@ class Reader:
         said = []
         for sha in shas[-MAX_SUSPECTS:]:
             commit = self.forge.commit(pull.repository, sha)
-            claim = commit_claim(commit.message, pull.key.repository_id) if commit else None
+            message = commit.message if commit else self._told_by_git(pull, sha)
+            claim = commit_claim(message, pull.key.repository_id)
             if claim is not None and taken_back(pull.key, ours, [claim]):
                 said.append(sha)
         return bool(said and self.mirror.contained(pull, said))
+
+    def _told_by_git(self, pull: MergedPull, sha: str) -> str:
+        """Return the message of a commit that the API does not give out; empty where git does not either."""
+        try:
+            return self.mirror.message(pull, sha)
+        except (Misconfigured, Rejected):
+            return ""
 
     def taken_back_since(self, key: PullKey, repository: str) -> bool:
         """Tell whether a pull request that was read before was taken back since; mostly this is one request."""
@@ -149,8 +157,10 @@ class Reader:
         self, pull: MergedPull, timeline: Sequence[Mapping[str, Any]]
     ) -> tuple[tuple[IssueText, ...], tuple[Link, ...]]:
         """Return the issues that the server linked to the merge, with how it shows."""
-        comments = [str(row.get("body") or "") for row in timeline if row.get("type") == "comment"]
-        found = references(pull, comments, self.settings.forge.close_keywords)[:MAX_REFERENCES]
+        texts = [str(row.get("body") or "") for row in timeline if row.get("type") == "comment"]
+        # A title that was changed since is told nowhere else.
+        texts += [str(row.get("old_title") or "") for row in timeline if row.get("type") == "change_title"]
+        found = candidates(pull, texts, self.settings.forge.close_keywords)[:MAX_REFERENCES]
         answers = self._confirmed(pull, [reference for reference in found if reference.closes])
         # A plain mention can be all that is left of a reference that was edited after the merge.
         if not answers or _moved_since_merge(pull):
@@ -160,10 +170,16 @@ class Reader:
     def _confirmed(self, pull: MergedPull, found: Iterable[Reference]) -> list[tuple[IssueText, Link]]:
         answers: dict[tuple[int, int], tuple[IssueText, Link]] = {}
         for reference in found:
-            issue = self.forge.issue(reference.repository, reference.number)
+            try:
+                issue = self.forge.issue(reference.repository, reference.number)
+                timeline = self.forge.timeline(issue.repository, issue.number) if issue else []
+            except Misconfigured as error:
+                # Anybody can name what is closed to our token; only what we watch must be open to it.
+                if error.status == 403 and reference.repository.lower() != pull.repository.lower():
+                    continue
+                raise
             if issue is None:
                 continue
-            timeline = self.forge.timeline(issue.repository, issue.number)
             link = confirm(pull, issue.repository, issue.number, timeline)
             if link is not None:
                 shown = parse_comments(timeline) if self.settings.records.comments != "none" else ()

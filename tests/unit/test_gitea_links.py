@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetssd.gitea import MergedPull, PullKey
-from fleetssd.gitea_links import Reference, confirm, plain, references
+from fleetssd.gitea_links import Reference, candidates, confirm, plain, references
 
 MERGE = datetime(2026, 11, 21, 23, 0, 10, tzinfo=UTC)
 PULL = MergedPull(
@@ -214,3 +214,43 @@ def test_null_rows_are_passed_over() -> None:
     """Old servers put null items into timelines."""
     rows: list[Any] = [None, ref("closes", -5)]
     assert confirm(PULL, "fleet/links", 3, rows) is not None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "- step\n\n    fixes #1",
+        "fixes http://elsewhere/fleet/links/issues/1#issuecomment-7",
+        "fixes http://forge/sub/path/fleet/links/issues/1?x=y",
+        "fixes `#1`",
+        "**Fixes** #1",
+        "Closes: the one in #1",
+        "fixes fleet/links#1|",
+        "fixes GH#1 and fixes #1!",
+    ],
+)
+def test_what_a_server_may_read_otherwise_is_a_candidate(body: str) -> None:
+    """Marks, code, addresses and delimiters that servers read differently do not hide a reference."""
+    assert Reference("fleet/links", 1, True) in candidates(replace(PULL, body=body))
+
+
+def test_a_candidate_is_a_closer_where_a_keyword_is_the_last_thing_named_before_it() -> None:
+    """The keyword binds the next reference in its line alone; what it closes for sure stays first."""
+    found = candidates(replace(PULL, title="About #4", body="see #5\nFixes the #1, #2"), ["resolves #3"])
+    assert [(reference.number, reference.closes) for reference in found] == [
+        (3, True), (1, True), (4, False), (5, False), (2, False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", ["&#39;", "fixes ../..#1", "fixes ./a#1", "a/b/#1", "x#1", "#1st", "fixes #9"])
+def test_what_names_no_issue_is_no_candidate(body: str) -> None:
+    """An entity, a path that climbs, a fragment, a word, and the pull request itself."""
+    assert candidates(replace(PULL, body=body)) == []
+
+
+@given(st.text(alphabet="fixes #!1234()[]`*_~\n\t/ab.-", max_size=60))
+def test_every_reference_is_a_candidate(body: str) -> None:
+    """What the strict reading finds, the wide one finds too, and a closer stays one."""
+    wide = {(ref.repository.lower(), ref.number, ref.closes) for ref in candidates(replace(PULL, body=body))}
+    for ref in references(replace(PULL, body=body)):
+        assert {(ref.repository.lower(), ref.number, closes) for closes in (ref.closes, True)} & wide

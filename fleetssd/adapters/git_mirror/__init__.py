@@ -54,6 +54,15 @@ class GitMirror:
                 pairs[pull.key.number] = found
         return out | _diffs(mirror, pairs, {pull.key.number: known.get(pull.merge_commit) for pull in pulls})
 
+    def message(self, pull: MergedPull, commit: str) -> str:
+        """Return a commit's message as git tells it, empty where git has no such commit."""
+        mirror = self._open(pull.clone_url, pull.key.repository_id)
+        with suppress(Rejected):
+            mirror.fetch([commit])
+        found = objects(mirror.read("cat-file", "--batch", stdin=_lines([commit])))
+        body = next((body for kind, body in found.values() if kind == "commit"), b"")
+        return body.partition(b"\n\n")[2].decode("utf-8", errors="replace")
+
     def contained(self, pull: MergedPull, commits: Sequence[str]) -> bool:
         """Tell whether one of these commits is in the branch that a pull request was merged into."""
         mirror = self._open(pull.clone_url, pull.key.repository_id)

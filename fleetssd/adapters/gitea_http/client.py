@@ -188,9 +188,9 @@ def _checked(response: httpx.Response, root: str) -> httpx.Response:
         return response
     said = f"{root} answered {response.request.url.path} with {code}{_said(response)}"
     if code == 401:
-        raise Misconfigured(said, hint=f"The token is not accepted. {_SCOPES}")
+        raise Misconfigured(said, hint=f"The token is not accepted. {_SCOPES}", status=code)
     if code == 403:
-        raise Misconfigured(said, hint=f"The token may not read this. {_SCOPES}")
+        raise Misconfigured(said, hint=f"The token may not read this. {_SCOPES}", status=code)
     if code in (408, 425, 429) or code >= 500:
         raise Transient(said, hint="It is asked again later.", retry_after=_retry_after(response))
     raise Rejected(said, status=code)
