@@ -22,7 +22,17 @@ class Probed(Protocol):
 
     @property
     def pulls_from_loopback(self) -> bool:
-        """It takes a manifest from a registry of ours, and loads an adapter that came this way."""
+        """It takes a manifest from a registry of ours."""
+        ...
+
+    @property
+    def creates_adapters(self) -> bool:
+        """Its create takes adapters."""
+        ...
+
+    @property
+    def loads_adapters(self) -> bool:
+        """An adapter that came in answered."""
         ...
 
 
@@ -90,27 +100,49 @@ def manifest(base: Shown, model: Blob, adapter: Blob | None) -> Manifest:
     return Manifest(json.dumps(table, separators=(",", ":")).encode(), (config, *(text for _, text in small)))
 
 
+def carried(base: Shown) -> dict[str, object]:
+    """Return what a create from files must be told of the base, for it inherits nothing.
+
+    No template where the GGUF's own Jinja template rules: a file that we made has it too.
+    """
+    told: dict[str, object] = {
+        "system": base.system,
+        "template": base.template,
+        "parameters": dict(base.parameters),
+        "license": list(base.licenses),
+        "renderer": base.renderer,
+        "parser": base.parser,
+    }
+    return {key: value for key, value in told.items() if value}
+
+
 def own_size(base: Shown, total: int) -> int:
     """Return the size of the base's GGUF: what the server says the model takes, less its small layers (bytes)."""
     return max(0, total - len(config_bytes(base)) - sum(len(text) for _, text in own_layers(base)))
 
 
-def choose_road(setting: str, probe: Probed) -> Road:
-    """Return how tonight's artefact gets into the engine.
+ROADS: tuple[Road, ...] = ("adapter-registry", "adapter-create", "merged-registry", "merged-create")
+"""Best first: the small artefact before the large one, and no rewriting before the server's own create."""
 
-    `auto` takes the small adapter where the load probe went through, else the merged file, which every engine takes.
-    Raises Misconfigured where the settings insist on a road that the probe found closed.
+
+def choose_road(setting: str, probe: Probed) -> Road:
+    """Return how tonight's artefact gets into the engine: the best road that the probe found open.
+
+    A merged file by create is always open. Raises Misconfigured where the settings insist on a road that is closed.
     """
-    if setting == "merged-create":
-        return "merged-create"
-    if probe.pulls_from_loopback:
-        return "adapter-registry"
-    if setting == "adapter-registry":
+    taken = [road for road in ROADS if setting in ("auto", road) and _open(road, probe)]
+    if not taken:
         raise Misconfigured(
-            "this engine takes no adapter from a loopback registry",
+            f"this engine is closed to the road {setting}",
             hint='Set [engine] road = "auto", or registry_host to an address of ours that the engine can reach.',
         )
-    return "merged-create"
+    return taken[0]
+
+
+def _open(road: Road, probe: Probed) -> bool:
+    kind, way = road.split("-")
+    comes = probe.pulls_from_loopback if way == "registry" else kind == "merged" or probe.creates_adapters
+    return comes and (kind == "merged" or probe.loads_adapters)
 
 
 def sha256(data: bytes) -> str:

@@ -9,7 +9,9 @@ from typing import Any, Literal, TypeAlias
 Stage: TypeAlias = Literal["freeze", "sample", "train", "build", "install", "evaluate", "decide"]
 STAGES: tuple[Stage, ...] = ("freeze", "sample", "train", "build", "install", "evaluate", "decide")
 Kind: TypeAlias = Literal["base", "adapter", "merged"]
-Road: TypeAlias = Literal["adapter-registry", "merged-create", "none"]
+Road: TypeAlias = Literal["adapter-registry", "adapter-create", "merged-registry", "merged-create", "none"]
+"""What is installed, and by which way: "<artefact>-<way>"; "none" is the base itself."""
+
 SwapKind: TypeAlias = Literal["flip", "settle", "rollback", "refused"]
 Actor: TypeAlias = Literal["dawn", "watch", "operator"]
 NightState: TypeAlias = Literal["running", "done", "failed"]

@@ -96,7 +96,7 @@ class Engine(Section):
     alias: str = "fleet-coder:latest"
     timeout_seconds: float = Field(default=120.0, gt=0)
     num_ctx: int | None = None
-    road: Literal["auto", "adapter-registry", "merged-create"] = "auto"
+    road: Literal["auto", "adapter-registry", "adapter-create", "merged-registry", "merged-create"] = "auto"
     registry_host: str = "127.0.0.1"
     concurrency: int = Field(default=4, ge=1)
 

@@ -45,7 +45,7 @@ class FakeEngine:
 
     def probe(self) -> Probe:
         """Say that adapters come in by registry only."""
-        return Probe("fake", creates_adapters=False, pulls_from_loopback=True)
+        return Probe("fake", pulls_from_loopback=True, loads_adapters=True, creates_files=True)
 
     def digest_of(self, model: str) -> str | None:
         """Return the digest under a name."""
@@ -63,16 +63,18 @@ class FakeEngine:
         """Take the file's text for its digest."""
         return path.read_text()
 
-    def pull_adapter(self, model: str, base_model: str, base_blob: str, adapter: str) -> str:
-        """Install an adapter."""
+    def pull(self, model: str, base_model: str, blob: str | None, adapter: str | None) -> str:
+        """Install by registry."""
         self._called(f"pull {model}")
-        self.models[model] = (f"manifest-{base_blob}-{adapter}", base_blob, adapter)
-        return self.models[model][0]
+        return self._installed(model, blob or self.models[base_model][1], adapter)
 
-    def create_merged(self, model: str, base_model: str, blob: str) -> str:
-        """Install a merged file."""
+    def create(self, model: str, base_model: str, blob: str | None, adapter: str | None) -> str:
+        """Install by create."""
         self._called(f"create {model}")
-        self.models[model] = (f"manifest-{blob}", blob, None)
+        return self._installed(model, blob or self.models[base_model][1], adapter)
+
+    def _installed(self, model: str, blob: str, adapter: str | None) -> str:
+        self.models[model] = (f"manifest-{blob}-{adapter}" if adapter else f"manifest-{blob}", blob, adapter)
         return self.models[model][0]
 
     def rendered(self, model: str, text: str) -> str | None:

@@ -36,23 +36,20 @@ def install(
     `folder`. Raises Corrupt where a file changed since, Rejected with the reason where the smoke test fails; the
     name is removed then.
     """
-    artefact = "merged" if road == "merged-create" else "adapter"
-    kind: Kind = "merged" if road == "merged-create" else "adapter"
-    model = model_name(alias, files[artefact], now.date())
-    digest = _uploaded(engine, folder, artefact, files)
-    if kind == "merged":
-        served = engine.create_merged(model, base_model, digest)
-    else:
-        # A baked base is a copy of the base with one tensor scaled; the adapter sits on it as on the base itself.
-        blob = _uploaded(engine, folder, "baked", files) if "baked" in files else engine.blob_of(base_model)
-        served = engine.pull_adapter(model, base_model, blob, digest)
+    kind: Kind = "merged" if road.startswith("merged") else "adapter"
+    model = model_name(alias, files[kind], now.date())
+    digest = _uploaded(engine, folder, kind, files)
+    # A baked base is a copy of the base with one tensor scaled; the adapter sits on it as on the base itself.
+    baked = _uploaded(engine, folder, "baked", files) if kind == "adapter" and "baked" in files else None
+    blob, adapter = (digest, None) if kind == "merged" else (baked, digest)
+    put = engine.pull if road.endswith("registry") else engine.create
+    served = put(model, base_model, blob, adapter)
     try:
-        adapter = digest if kind == "adapter" else None
         smoke(engine, model, base_model, adapter=adapter, prompts=prompts or SMOKE_PROMPTS, decode=plan.decode)
     except (Rejected, Corrupt):
         engine.remove(model)
         raise
-    size = (folder / f"{artefact}.gguf").stat().st_size
+    size = (folder / f"{kind}.gguf").stat().st_size
     return Checkpoint(digest, kind, model, served, plan.night, road, tau, size, now)
 
 

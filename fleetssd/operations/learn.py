@@ -179,7 +179,7 @@ def build(plan: NightPlan, builder: Builder, base: Base, folder: Path, tau: floa
     out.mkdir(parents=True, exist_ok=True)
     retyped: dict[str, int] = {}
     files = {"adapter": builder.adapter(adapter, base.gguf, out / "adapter.gguf")}
-    if road == "merged-create":
+    if road.startswith("merged"):
         files["merged"] = builder.merged(adapter, base.gguf, out / "merged.gguf", tau)
         retyped = builder.retyped(base.gguf, out / "merged.gguf")
     elif tau != 1.0:

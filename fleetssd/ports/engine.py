@@ -40,11 +40,16 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What this engine can do, found by trying."""
+    """What this engine can do, found by trying; `loads_adapters` is the word of one that came in and answered."""
 
     version: str
-    creates_adapters: bool
-    pulls_from_loopback: bool
+    pulls_from_loopback: bool = False
+    creates_adapters: bool = False
+    loads_adapters: bool = False
+    creates_files: bool = False
+    quantizes: bool = False
+    logprobs: bool = False
+    renders: bool = False
 
 
 class Engine(Protocol):
@@ -70,12 +75,15 @@ class Engine(Protocol):
         """Put a file into the server's blob store (HEAD, then POST) and return its sha256 (hex)."""
         ...
 
-    def pull_adapter(self, model: str, base_model: str, base_blob: str, adapter: str) -> str:
-        """Install `adapter` beside the base by serving a manifest on loopback; return the server's digest."""
+    def pull(self, model: str, base_model: str, blob: str | None, adapter: str | None) -> str:
+        """Install a model by a manifest that we serve on loopback; return the server's digest.
+
+        It is the base with another GGUF (`blob`; None: the base's own) and an adapter, both uploaded before (sha256).
+        """
         ...
 
-    def create_merged(self, model: str, base_model: str, blob: str) -> str:
-        """Create a model from an uploaded GGUF with the base's system, parameters and licence; return its digest."""
+    def create(self, model: str, base_model: str, blob: str | None, adapter: str | None) -> str:
+        """Install the same by the server's own create; return its digest."""
         ...
 
     def rendered(self, model: str, text: str) -> str | None:

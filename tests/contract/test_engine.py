@@ -93,6 +93,8 @@ def test_probe_leaves_nothing_behind(bench: Bench) -> None:
     before, loaded = bench.raw.get("/api/tags").json(), bench.engine.loaded()
     probe = bench.engine.probe()
     assert probe.pulls_from_loopback
+    assert probe.loads_adapters
+    assert (probe.creates_files, probe.logprobs, probe.renders) == (True, True, True)
     assert choose_road("auto", probe) == "adapter-registry"
     assert bench.raw.get("/api/tags").json() == before
     assert bench.engine.loaded() == loaded
@@ -110,7 +112,7 @@ def test_adapter_by_registry_has_the_digest_that_we_wrote(bench: Bench) -> None:
     """The server's digest is known before, show names the adapter and the base's own file, answers differ from it."""
     adapter = bench.engine.upload(FILES / "a1.gguf")
     blob = bench.engine.blob_of(BASE)
-    digest = bench.engine.pull_adapter("fleetssd-test:v1", BASE, blob, adapter)
+    digest = bench.engine.pull("fleetssd-test:v1", BASE, blob, adapter)
     assert bench.engine.digest_of("FLEETSSD-test:v1") == digest
     assert (
         bench.engine.adapter_of("fleetssd-test:v1")
@@ -119,13 +121,13 @@ def test_adapter_by_registry_has_the_digest_that_we_wrote(bench: Bench) -> None:
     )
     assert bench.engine.blob_of("fleetssd-test:v1") == blob
     assert bench.greedy("fleetssd-test:v1") != bench.greedy(BASE)
-    assert bench.engine.pull_adapter("fleetssd-test:v1", BASE, blob, adapter) == digest
+    assert bench.engine.pull("fleetssd-test:v1", BASE, blob, adapter) == digest
 
 
 def test_an_adapter_installed_by_registry_leaves_one_name(bench: Bench) -> None:
     """The long name of the loopback registry is gone after the install."""
     adapter = bench.engine.upload(FILES / "a2.gguf")
-    bench.engine.pull_adapter("fleetssd-test:v2", BASE, bench.engine.blob_of(BASE), adapter)
+    bench.engine.pull("fleetssd-test:v2", BASE, bench.engine.blob_of(BASE), adapter)
     names = [row["name"] for row in bench.raw.get("/api/tags").json()["models"]]
     assert not [name for name in names if "/" in name]
 
@@ -133,14 +135,14 @@ def test_an_adapter_installed_by_registry_leaves_one_name(bench: Bench) -> None:
 def test_an_adapter_that_was_never_uploaded_is_refused(bench: Bench) -> None:
     """A layer that the server lacks is asked of us, we have none, and the pull fails cleanly."""
     with pytest.raises(Rejected):
-        bench.engine.pull_adapter("fleetssd-test:v3", BASE, bench.engine.blob_of(BASE), "ab" * 32)
+        bench.engine.pull("fleetssd-test:v3", BASE, bench.engine.blob_of(BASE), "ab" * 32)
     assert bench.engine.digest_of("fleetssd-test:v3") is None
 
 
 def test_template_and_parameters_are_the_bases_own(bench: Bench) -> None:
     """What show says of template, parameters and system is equal for base and candidate; so is the rendered prompt."""
     adapter = bench.engine.upload(FILES / "a1.gguf")
-    bench.engine.pull_adapter("fleetssd-test:v4", BASE, bench.engine.blob_of(BASE), adapter)
+    bench.engine.pull("fleetssd-test:v4", BASE, bench.engine.blob_of(BASE), adapter)
     shown = [bench.raw.post("/api/show", json={"model": model}).json() for model in (BASE, "fleetssd-test:v4")]
     for key in ("template", "parameters", "system", "license"):
         assert shown[0].get(key) == shown[1].get(key)
@@ -150,14 +152,14 @@ def test_template_and_parameters_are_the_bases_own(bench: Bench) -> None:
 def test_an_adapter_sits_on_a_copy_of_the_base(bench: Bench) -> None:
     """A base blob other than the base model's own is what the new name's FROM line shows."""
     copy, adapter = bench.engine.upload(FILES / "m1.gguf"), bench.engine.upload(FILES / "a1.gguf")
-    bench.engine.pull_adapter("fleetssd-test:v5", BASE, copy, adapter)
+    bench.engine.pull("fleetssd-test:v5", BASE, copy, adapter)
     assert (bench.engine.blob_of("fleetssd-test:v5"), bench.engine.adapter_of("fleetssd-test:v5")) == (copy, adapter)
 
 
 def test_merged_by_create_carries_the_bases_parameters(bench: Bench) -> None:
     """A merged file becomes a model with the base's parameters and rendered prompt, no adapter, other answers."""
     blob = bench.engine.upload(FILES / "m1.gguf")
-    digest = bench.engine.create_merged("fleetssd-test:m1", BASE, blob)
+    digest = bench.engine.create("fleetssd-test:m1", BASE, blob, None)
     shown = [bench.raw.post("/api/show", json={"model": model}).json() for model in (BASE, "fleetssd-test:m1")]
     assert bench.engine.digest_of("fleetssd-test:m1") == digest
     assert bench.engine.adapter_of("fleetssd-test:m1") is None
@@ -170,13 +172,44 @@ def test_merged_by_create_carries_the_bases_parameters(bench: Bench) -> None:
 def test_a_merged_file_that_was_never_uploaded_is_refused(bench: Bench) -> None:
     """The server's no comes back as Rejected with its words."""
     with pytest.raises(Rejected, match=r"no such file|not found"):
-        bench.engine.create_merged("fleetssd-test:m2", BASE, "cd" * 32)
+        bench.engine.create("fleetssd-test:m2", BASE, "cd" * 32, None)
+
+
+def test_both_ways_serve_the_same_answers(bench: Bench) -> None:
+    """A merged file answers alike by registry and by create; by registry it is the very blob that was uploaded."""
+    blob = bench.engine.upload(FILES / "m1.gguf")
+    digest = bench.engine.pull("fleetssd-test:r1", BASE, blob, None)
+    bench.engine.create("fleetssd-test:r2", BASE, blob, None)
+    assert bench.engine.digest_of("fleetssd-test:r1") == digest
+    assert (bench.engine.blob_of("fleetssd-test:r1"), bench.engine.adapter_of("fleetssd-test:r1")) == (blob, None)
+    assert bench.greedy("fleetssd-test:r1") == bench.greedy("fleetssd-test:r2") != bench.greedy(BASE)
+
+
+def test_an_adapter_by_create_answers_as_by_registry(bench: Bench) -> None:
+    """Where create takes adapters both ways give one adapter on the base's own file; elsewhere it is refused."""
+    adapter = bench.engine.upload(FILES / "a1.gguf")
+    if not bench.engine.probe().creates_adapters:
+        with pytest.raises(Rejected, match="no longer supported"):
+            bench.engine.create("fleetssd-test:c1", BASE, None, adapter)
+        return
+    bench.engine.create("fleetssd-test:c1", BASE, None, adapter)
+    bench.engine.pull("fleetssd-test:c2", BASE, None, adapter)
+    for find in (bench.engine.blob_of, bench.engine.adapter_of, bench.greedy):
+        assert find("fleetssd-test:c1") == find("fleetssd-test:c2")
+
+
+def test_create_does_not_stack_either(bench: Bench) -> None:
+    """A base that has an adapter is refused before anything is sent."""
+    adapter = bench.engine.upload(FILES / "a1.gguf")
+    bench.engine.pull("fleetssd-test:v8", BASE, None, adapter)
+    with pytest.raises(Corrupt, match="adapter"):
+        bench.engine.create("fleetssd-test:v9", "fleetssd-test:v8", None, adapter)
 
 
 def test_pointing_the_alias_gives_it_the_models_digest(bench: Bench) -> None:
     """A copy has the digest of its source, and pointing back restores the old one."""
     blob = bench.engine.upload(FILES / "m1.gguf")
-    bench.engine.create_merged("fleetssd-test:m3", BASE, blob)
+    bench.engine.create("fleetssd-test:m3", BASE, blob, None)
     for model in ("fleetssd-test:m3", BASE):
         bench.engine.point(ALIAS, model)
         assert bench.engine.digest_of(ALIAS) == bench.engine.digest_of(model)
@@ -215,7 +248,7 @@ def test_a_missing_model_is_an_error_a_completion(bench: Bench) -> None:
 
 def test_no_completion_is_lost_while_the_alias_moves(bench: Bench) -> None:
     """Requests that meet the half-written alias are asked again: every answer is one of the two models'."""
-    bench.engine.create_merged("fleetssd-test:m4", BASE, bench.engine.upload(FILES / "m1.gguf"))
+    bench.engine.create("fleetssd-test:m4", BASE, bench.engine.upload(FILES / "m1.gguf"), None)
     models = (BASE, "fleetssd-test:m4")
     allowed = {text for model in models for text in bench.greedy(model)}
     # The embedded server can make the window longer; a real one has no such route.
@@ -242,6 +275,6 @@ def test_removing_twice_is_no_error(bench: Bench) -> None:
 def test_a_base_with_an_adapter_is_not_built_upon(bench: Bench) -> None:
     """Stacking is refused before anything is sent."""
     adapter = bench.engine.upload(FILES / "a1.gguf")
-    bench.engine.pull_adapter("fleetssd-test:v6", BASE, bench.engine.blob_of(BASE), adapter)
+    bench.engine.pull("fleetssd-test:v6", BASE, bench.engine.blob_of(BASE), adapter)
     with pytest.raises(Corrupt, match="adapter"):
-        bench.engine.pull_adapter("fleetssd-test:v7", "fleetssd-test:v6", bench.engine.blob_of(BASE), adapter)
+        bench.engine.pull("fleetssd-test:v7", "fleetssd-test:v6", bench.engine.blob_of(BASE), adapter)

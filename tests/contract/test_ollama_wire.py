@@ -250,7 +250,8 @@ def test_an_engine_that_cannot_load_adapters_is_found_out(loads: bool, creates: 
         return fixed.get(verb) or httpx.Response(200, json={"models": models if verb == "tags" else None})
 
     probe = engine(answer).probe()
-    assert (probe.version, probe.pulls_from_loopback, probe.creates_adapters) == ("0.12.0", loads, creates)
+    assert (probe.version, probe.loads_adapters, probe.creates_adapters) == ("0.12.0", loads, creates)
+    assert probe.pulls_from_loopback
     assert tags == {"base:latest": "d"}
 
 

@@ -48,6 +48,8 @@ class Found:
     """A probe's outcome, as far as the road depends on it."""
 
     pulls_from_loopback: bool
+    creates_adapters: bool
+    loads_adapters: bool
 
 
 def test_manifest_is_byte_for_byte_what_a_real_server_took() -> None:
@@ -158,22 +160,36 @@ def test_names_are_compared_as_the_server_does(one: str, other: str, same: bool)
 
 
 @pytest.mark.parametrize(
-    ("setting", "pulls", "road"),
+    ("setting", "pulls", "creates", "loads", "road"),
     [
-        ("auto", True, "adapter-registry"),
-        ("auto", False, "merged-create"),
-        ("adapter-registry", True, "adapter-registry"),
-        ("merged-create", True, "merged-create"),
-        ("merged-create", False, "merged-create"),
+        ("auto", True, True, True, "adapter-registry"),
+        ("auto", False, True, True, "adapter-create"),
+        ("auto", True, True, False, "merged-registry"),
+        ("auto", False, True, False, "merged-create"),
+        ("auto", False, False, True, "merged-create"),
+        ("adapter-registry", True, False, True, "adapter-registry"),
+        ("adapter-create", True, True, True, "adapter-create"),
+        ("merged-registry", True, False, True, "merged-registry"),
+        ("merged-create", True, True, True, "merged-create"),
+        ("merged-create", False, False, False, "merged-create"),
     ],
 )
-def test_road_follows_setting_and_probe(setting: str, pulls: bool, road: str) -> None:
-    """Auto takes the adapter where the engine was seen to take one; a stated road is obeyed."""
-    assert choose_road(setting, Found(pulls)) == road
+def test_road_follows_setting_and_probe(setting: str, pulls: bool, creates: bool, loads: bool, road: str) -> None:
+    """Auto takes the best road that was seen open, adapters only where one answered; a stated road is obeyed."""
+    assert choose_road(setting, Found(pulls, creates, loads)) == road
 
 
-def test_a_closed_road_is_a_setting_to_mend() -> None:
-    """Insisting on adapters against an engine that takes none is Misconfigured, with a hint."""
+@pytest.mark.parametrize(
+    ("setting", "found"),
+    [
+        ("adapter-registry", Found(False, True, True)),
+        ("adapter-registry", Found(True, True, False)),
+        ("adapter-create", Found(True, False, True)),
+        ("merged-registry", Found(False, True, True)),
+    ],
+)
+def test_a_closed_road_is_a_setting_to_mend(setting: str, found: Found) -> None:
+    """Insisting on a road that the engine does not have is Misconfigured, with a hint."""
     with pytest.raises(Misconfigured) as caught:
-        choose_road("adapter-registry", Found(pulls_from_loopback=False))
+        choose_road(setting, found)
     assert "auto" in caught.value.hint

@@ -107,42 +107,33 @@ class OllamaEngine:
                 self._wire.send("POST", f"/api/blobs/sha256:{digest}", slow=True, content=file)
         return digest
 
-    def pull_adapter(self, model: str, base_model: str, base_blob: str, adapter: str) -> str:
-        """Install `adapter` beside the base by serving a manifest on loopback; return the server's digest.
+    def pull(self, model: str, base_model: str, blob: str | None, adapter: str | None) -> str:
+        """Install a model by a manifest that we serve on loopback; return the server's digest.
 
-        `base_blob` is the base's own GGUF or an uploaded copy of it. The server's digest is the sha256 of the
-        manifest, known before. Raises Corrupt where the server then shows something else.
+        It is the base with another GGUF (`blob`; None: the base's own) and an adapter, both uploaded before (sha256).
+        The digest is the sha256 of the manifest, known before. Raises Corrupt where the server then shows another.
         """
         base = self._show(base_model)
-        own = base_blob == base.blob
-        size = self._own_size(base_model, base) if own else self._sizes.get(base_blob, 0)
-        manifest = artefact.manifest(base, Blob(base_blob, size), Blob(adapter, self._sizes.get(adapter, 0)))
+        file = Blob(base.blob, self._own_size(base_model, base)) if blob in (None, base.blob) else self._blob(blob)
+        manifest = artefact.manifest(base, file, self._blob(adapter) if adapter else None)
         self._pull(model, manifest)
-        if self.digest_of(model) != manifest.digest or self.adapter_of(model) != adapter:
-            raise Corrupt(
-                f"{model} is not what was installed under that name", hint="Does anything else write to the engine?"
-            )
+        self._prove(model, adapter, manifest.digest)
         return manifest.digest
 
-    def create_merged(self, model: str, base_model: str, blob: str) -> str:
-        """Create a model from an uploaded GGUF with the base's system, parameters and licence; return its digest."""
+    def create(self, model: str, base_model: str, blob: str | None, adapter: str | None) -> str:
+        """Install the same by the server's own create; return its digest.
+
+        What is not made from the base itself is given the base's system, template, parameters, licence, renderer and
+        parser. Raises Corrupt where the base has an adapter, or the server shows another than was sent.
+        """
         base = self._show(base_model)
-        carried = {
-            "system": base.system,
-            "template": base.template,  # empty where the GGUF's own Jinja template rules: the merged file has it too
-            "parameters": dict(base.parameters),
-            "license": list(base.licenses),
-            "renderer": base.renderer,
-            "parser": base.parser,
-        }
-        body = {"model": model, "files": {"model.gguf": f"sha256:{blob}"}, "stream": False}
-        self._wire.json(
-            "POST", "/api/create", body | {key: value for key, value in carried.items() if value}, slow=True
-        )
-        digest = self.digest_of(model)
-        if digest is None:
-            raise Corrupt(f"the engine says that it created {model}, but does not list it", hint="Look at its log.")
-        return digest
+        if base.adapters:
+            raise Corrupt("the base has an adapter already: a second one would be added", hint="Use the pristine base.")
+        source = {"from": base_model} if blob in (None, base.blob) else {"files": {"model.gguf": f"sha256:{blob}"}}
+        body = {"model": model, **source, **(artefact.carried(base) if "files" in source else {}), "stream": False}
+        body |= {"adapters": {"adapter.gguf": f"sha256:{adapter}"}} if adapter else {}
+        self._wire.json("POST", "/api/create", body, slow=True)
+        return self._prove(model, adapter, None)
 
     # --- serving
 
@@ -178,8 +169,8 @@ class OllamaEngine:
             raise Misconfigured(
                 f"the engine has no model {self._base}", hint="Create it, or name another in [engine] base_model."
             )
-        pulls = trying.loads_pulled_adapter(self._wire, self._base, int(row["size"]), put=self._put, pull=self._pull)
-        return Probe(version, trying.creates_adapters(self._wire, self._base), pulls)
+        trial = trying.Trial(self._wire, self._base, int(row["size"]), put=self._put, pull=self._pull)
+        return trial.run(version)
 
     # --- parts
 
@@ -195,6 +186,18 @@ class OllamaEngine:
                 self.point(model, long_name)
             finally:
                 self.remove(long_name)
+
+    def _prove(self, model: str, adapter: str | None, wanted: str | None) -> str:
+        """Return the server's digest of a new name with exactly this adapter, and with this digest if one is wanted."""
+        digest = self.digest_of(model)
+        if digest is None or wanted not in (None, digest) or self.adapter_of(model) != adapter:
+            raise Corrupt(
+                f"{model} is not what was installed under that name", hint="Does anything else write to the engine?"
+            )
+        return digest
+
+    def _blob(self, digest: str) -> Blob:
+        return Blob(digest, self._sizes.get(digest, 0))
 
     def _copied(self, source: str, destination: str) -> bool:
         try:
