@@ -46,7 +46,8 @@ class Record:
     of the pull request's own test files at its head; `solution_path` is the one file that solution format `code`
     writes, and empty for `diff`. `merged_at` is the forge's closed_at, in UTC. `split_keys` decide the side: one
     `<repository id>#<number>` an issue, or the pull request's own where it answers none. `ties` are the numbers that
-    it shares with records that may have to stand on its side; they are there once it is settled.
+    it shares with records that may have to stand on its side; they are there once it is settled. `confidences` say of
+    each of `issues` how sure its link is (`closed`, `declared`).
     """
 
     id: str
@@ -73,6 +74,7 @@ class Record:
     merged_at: datetime
     split_keys: tuple[str, ...] = ()
     ties: tuple[int, ...] = ()
+    confidences: tuple[str, ...] = ()
 
     @property
     def key(self) -> PullKey:
@@ -180,6 +182,10 @@ def make_record(
 
     `change` is its diff, or the reason code why there is none. A refused record keeps its provenance, not its texts.
     """
+    sure = {(link.repository, link.number): link.confidence for link in links}
+    keys = tuple(f"{issue.repository_id}#{issue.number}" for issue in issues)
+    if rules.weak_links == "drop":  # not what was asked, but perhaps what was answered: the keys stay
+        issues = [issue for issue in issues if sure.get((issue.repository, issue.number)) == "closed"]
     diff = change if isinstance(change, PullDiff) else None
     texts = _Texts(redact)
     prompt = texts.clean(written_prompt(pull, issues, diff, fleet, rules))
@@ -193,7 +199,6 @@ def make_record(
     said = (prompt, answer.text, *dict(answer.tests).values())
     reasons += ["injection"] if rules.injections == "refuse" and any(map(injected, said)) else []
     reasons += ["secret"] if texts.secrets and rules.secrets == "refuse" else []
-    keys = tuple(f"{issue.repository_id}#{issue.number}" for issue in issues)
     keys = keys or (f"{pull.key.repository_id}!{pull.key.number}",)
     return Record(
         id=record_id(pull.key, pull.merge_commit),
@@ -219,6 +224,7 @@ def make_record(
         changed_paths=tuple(map(neutral, diff.changed_paths)) if diff else (),
         merged_at=pull.closed_at or NEVER,
         split_keys=keys,
+        confidences=tuple(sure.get((issue.repository, issue.number), "") for issue in issues),
     )
 
 

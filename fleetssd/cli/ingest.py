@@ -93,6 +93,7 @@ def to_json(record: Record) -> dict[str, Any]:
         "head_commit": record.head_commit,
         "merge_commit": record.merge_commit,
         "issues": list(record.issues),
+        "confidences": list(record.confidences),
         "diff_sha256": record.diff_sha256,
         "changed_paths": list(record.changed_paths),
         "merged_at": record.merged_at.isoformat(),
@@ -128,10 +129,16 @@ def _listed(found: list[Record]) -> Any:
             f"[{STATES[record.state]}]{record.state}[/]",
             escape(record.author),
             escape(record.merger or "-"),
-            escape(" ".join(record.issues) or "-"),
+            escape(_answered(record) or "-"),
             " ".join(record.reasons),
         )
     return made
+
+
+def _answered(record: Record) -> str:
+    """Name the issues; one that was only declared to be closed says so."""
+    sure = dict(zip(record.issues, record.confidences, strict=False))  # records of older versions have none
+    return " ".join(f"{issue} (declared)" if sure.get(issue) == "declared" else issue for issue in record.issues)
 
 
 def _by_reason(found: list[Record]) -> Any:

@@ -190,7 +190,7 @@ def test_the_verbs_tell_the_same(polled: Polled, capsys: pytest.CaptureFixture[s
     assert {(row["repository"], row["pull"]) for row in rows} == polled.records.keys()
     assert rows[0].keys() >= {
         "repository", "pull", "state", "reasons", "author", "merger", "base_commit", "head_commit", "merge_commit",
-        "issues", "diff_sha256", "changed_paths",
+        "issues", "confidences", "diff_sha256", "changed_paths",
     }  # fmt: skip
     main(["--config", str(config), "records", "--refused"])
     assert "author_not_agent" in capsys.readouterr().out

@@ -209,3 +209,97 @@ def test_only_new_and_moved_rows_are_looked_at() -> None:
 def test_a_redirect_must_stay_with_the_server(url: str, same: bool) -> None:
     """Only a relative address, or the very same scheme, host and port, may see the token."""
     assert gitea.same_host("http://forge:3000", url) is same
+
+
+@pytest.mark.parametrize(
+    ("asked", "path", "query"),
+    [
+        (
+            gitea.list_request("o/r", datetime(2026, 11, 22, tzinfo=UTC), "agent-1", 2, 50),
+            "/repos/o/r/issues",
+            "type=pulls state=closed since=2026-11-22T00:00:00Z created_by=agent-1 limit=50 page=2",
+        ),
+        (gitea.list_request("o/r", None, "", 1, 5), "/repos/o/r/issues", "type=pulls state=closed limit=5 page=1"),
+        (gitea.repository_request("o/r"), "/repos/o/r", ""),
+        (gitea.repositories_request("a/b", 1, 50), "/orgs/a%2Fb/repos", "limit=50 page=1"),
+        (gitea.repositories_request("", 3, 50), "/repos/search", "limit=50 page=3"),
+        (gitea.settings_request(), "/settings/api", ""),
+        (gitea.commit_request("o/r", "main/x"), "/repos/o/r/git/commits/main%2Fx", ""),
+        (gitea.diff_request("o/r", 7), "/repos/o/r/pulls/7.diff", ""),
+        (gitea.head_request("o/r", 7), "/repos/o/r/git/refs/pull/7/head", ""),
+        (gitea.pull_request("o/r", 7), "/repos/o/r/pulls/7", ""),
+        (gitea.issue_request("o/r", 7), "/repos/o/r/issues/7", ""),
+        (gitea.timeline_request("o/r", 7), "/repos/o/r/issues/7/timeline", ""),
+    ],
+)
+def test_every_question_has_its_address(asked: gitea.Request, path: str, query: str) -> None:
+    """A request is a path below the API's root and a query, in this order; what is not asked for is not there."""
+    assert asked.path == f"/api/v1{path}"
+    assert " ".join("=".join(pair) for pair in asked.query) == query
+
+
+@pytest.mark.parametrize(
+    ("total", "lists", "share", "more"),
+    [(None, 1, 1.0, False), (50, 0, 1.0, False), (500, 3, 0.1, True), (500, 3, 1.0, False), (500, 10, 0.0, False)],
+)
+def test_the_cheaper_way_to_ask_is_counted(total: int | None, lists: int, share: float, *, more: bool) -> None:
+    """Ten pages of a search against one request a list and pages for the wanted share; unknown totals search."""
+    assert gitea.searching_costs_more(total, 50, share, lists) is more
+
+
+def test_what_could_not_be_read_says_how_often_and_when_again() -> None:
+    """The note never equals a time of the server, and every other text counts as none."""
+    later = datetime(2026, 11, 22, 3, tzinfo=UTC)
+    text = gitea.unread(4, later)
+    assert (gitea.unread_times(text), gitea.moment(text)) == (4, None)
+    assert gitea.unread_due(text, later)
+    assert not gitea.unread_due(text, later - timedelta(seconds=1))
+    for other in ("", "2026-11-22T03:00:00Z", "gone", "unread x 2026", "unread 4"):
+        assert gitea.unread_times(other) == 0
+    assert gitea.unread_due("unread 4 soon", later)
+
+
+def test_a_row_is_that_of_its_detail() -> None:
+    """What a list would show of a pull request stands in its detail."""
+    assert gitea.row_of(gitea.parse_pull(DETAIL, "http://forge")) == gitea.parse_row(ROW, "http://forge")
+
+
+def test_the_comments_of_a_timeline_are_read() -> None:
+    """Other rows, empty texts and comments without a time are none."""
+    said = {"type": "comment", "user": {"login": "ann"}, "body": "Why?", "created_at": "2026-11-22T03:00:00Z"}
+    timeline = [said, {**said, "type": "label"}, {**said, "body": None}, {**said, "created_at": None}]
+    assert gitea.parse_comments(timeline) == (gitea.Comment("ann", "Why?", datetime(2026, 11, 22, 3, tzinfo=UTC)),)
+
+
+def test_a_commit_is_read_with_its_parents() -> None:
+    """A root commit may have null for parents; what is no commit is an error."""
+    body = {"sha": "c" * 40, "commit": {"message": "Mend"}, "parents": [{"sha": "p" * 40}]}
+    assert gitea.parse_commit(body) == gitea.Commit("c" * 40, "Mend", ("p" * 40,))
+    assert gitea.parse_commit({**body, "parents": None}).parents == ()
+    with pytest.raises((KeyError, TypeError)):
+        gitea.parse_commit({"sha": "c" * 40, "commit": None})
+
+
+@pytest.mark.parametrize(
+    ("body", "sha"),
+    [
+        ([{"ref": "refs/pull/7/head", "object": {"sha": "h"}}], "h"),
+        ({"object": {"sha": "h"}}, "h"),
+        ([{"object": None}], ""),
+        ([], ""),
+        (None, ""),
+        ("h", ""),
+    ],
+)
+def test_a_head_is_an_array_or_an_object(body: Any, sha: str) -> None:
+    """Servers differ; none is empty."""
+    assert gitea.parse_head(body) == sha
+
+
+@pytest.mark.parametrize(
+    ("body", "cap"),
+    [({"max_response_items": 50}, 50), ({"max_response_items": 0}, 0), ({"max_response_items": "9"}, 0), ([], 0)],
+)
+def test_the_servers_cap_is_a_number_or_not_told(body: Any, cap: int) -> None:
+    """Nothing that is no positive number is a cap."""
+    assert gitea.page_cap(body) == cap

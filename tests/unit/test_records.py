@@ -18,7 +18,9 @@ from fleetssd.gitea_links import Link
 from fleetssd.records import (
     NEVER,
     Record,
+    fingerprint,
     is_agent,
+    judged_anew,
     make_record,
     record_id,
     refusals_of_row,
@@ -95,6 +97,26 @@ def test_two_issues_make_one_prompt() -> None:
     record = make(issues=(ISSUE, replace(ISSUE, number=4, title="And squeaks", body="At night.")))
     assert record.prompt == "The belt slips; And squeaks\n\nEvery day.\n\nAt night."
     assert record.issues == ("fleet/links#3", "fleet/links#4")
+
+
+def test_how_sure_a_link_is_stays_with_the_record() -> None:
+    """Each issue has its confidence: closed together with the merge, or only declared."""
+    other = replace(ISSUE, number=4)
+    record = make(issues=(ISSUE, other), links=(LINK, replace(LINK, number=4, confidence="declared", by_merge=False)))
+    assert (record.issues, record.confidences) == (("fleet/links#3", "fleet/links#4"), ("closed", "declared"))
+
+
+def test_weak_links_are_left_out_by_setting() -> None:
+    """An issue that was not closed with the merge asks nothing, and yet decides the side: its answer may be here."""
+    weak, strong = replace(LINK, number=4, confidence="declared", by_merge=False), LINK
+    other, rules = replace(ISSUE, number=4, title="And squeaks"), config.Records(weak_links="drop")
+    both = make(issues=(ISSUE, other), links=(strong, weak), rules=rules)
+    assert (both.prompt, both.issues, both.split_keys) == (make().prompt, ("fleet/links#3",), ("2#3", "2#4"))
+    alone = make(
+        issues=(other,), links=(weak,), rules=rules, fleet=FLEET.model_copy(update={"allow_unproven_merger": True})
+    )
+    assert (alone.prompt, alone.issues, alone.split_keys) == ("Mend the belt\n\nIt slipped.", (), ("2#4",))
+    assert alone.confidences == ()
 
 
 def test_the_template_is_filled_in_one_pass() -> None:
@@ -288,3 +310,55 @@ def test_the_split_is_keyed_and_near_its_share() -> None:
     other = {key for key in keys if side([key], config.Records(split_key="other")) == "held_out"}
     assert 700 < len(out) < 900
     assert len(out & other) < len(out) / 2
+
+
+@pytest.mark.parametrize(
+    ("fleet", "code"),
+    [
+        ({"agents": ("nobody",)}, "author_not_agent"),
+        ({"repositories": ("other/*",)}, "repository_not_watched"),
+        ({"labels": ("teach*",)}, "label_missing"),
+        ({"exclude_labels": ("BUG",)}, "label_excluded"),
+    ],
+)
+def test_new_settings_of_the_fleet_judge_what_is_on_file(fleet: dict[str, Any], code: str) -> None:
+    """A record goes with the setting that refuses it, and comes back with the one that did not."""
+    record = make()
+    changed = FLEET.model_copy(update=fleet)
+    assert judged_anew(record, FLEET) is None
+    assert judged_anew(record, changed) == (code,)
+    refused = replace(record, state="refused", reasons=(code,))
+    assert judged_anew(refused, changed) is None
+    assert judged_anew(refused, FLEET) == ()
+
+
+def test_labels_choose_by_globs() -> None:
+    """One label of those that are asked for is enough, and letter case does not count."""
+    assert judged_anew(make(), FLEET.model_copy(update={"labels": ("B?G", "other")})) is None
+    assert refusals_of_row(replace(ROW, labels=()), FLEET.model_copy(update={"labels": ("bug",)})) == ("label_missing",)
+
+
+def test_other_reasons_stay_whatever_the_fleet_is() -> None:
+    """A secret does not go away with a setting; what does not stand at all is nobody's twin."""
+    refused = replace(make(), reasons=("secret", "near_duplicate"))
+    nobody = FLEET.model_copy(update={"agents": ("nobody",)})
+    assert judged_anew(refused, FLEET) is None
+    assert judged_anew(refused, nobody) == ("author_not_agent", "secret")
+
+
+def test_a_merger_may_stop_needing_proof() -> None:
+    """With allow_unproven_merger the record may stand; what else is against it stays."""
+    unproven = replace(make(), reasons=("merger_unproven", "near_duplicate"))
+    trusting = FLEET.model_copy(update={"allow_unproven_merger": True})
+    assert judged_anew(unproven, FLEET) is None
+    assert judged_anew(unproven, trusting) == ("near_duplicate",)
+
+
+def test_each_fleet_has_its_fingerprint() -> None:
+    """Any setting of it changes the digits; the same settings have the same."""
+    assert (
+        fingerprint(FLEET)
+        == fingerprint(FLEET.model_copy())
+        != fingerprint(config.Fleet(agents=("x",), repositories=("o/r",)))
+    )
+    assert len(fingerprint(FLEET)) == 12
