@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -272,7 +273,7 @@ def race(folder: Path, inputs: dict[str, list[Path]], seconds: float, first: str
 def pairs(done: dict[str, Side]) -> list[float]:
     """Return ours over bare for each group of steps after the first step."""
     cuts = {name: side.told[::GROUP] for name, side in done.items()}
-    spans = {name: [b - a for a, b in zip(at, at[1:], strict=False)] for name, at in cuts.items()}
+    spans = {name: [b - a for a, b in itertools.pairwise(at)] for name, at in cuts.items()}
     return [a / b for a, b in zip(spans["ours"], spans["bare"], strict=True)]
 
 
@@ -295,7 +296,7 @@ def compare(options: argparse.Namespace, scratch: Path) -> dict[str, object]:
         folder.mkdir()
         rounds.append(race(folder, inputs, options.slice, ("bare", "ours")[number % 2]))
         for name, side in rounds[-1].items():
-            gaps = [b - a for a, b in zip(side.told, side.told[1:], strict=False)]
+            gaps = [b - a for a, b in itertools.pairwise(side.told)]
             print(
                 f"round {number + 1}, {name}: wall {side.spent:.1f} s, processor {side.cpu:.1f} s, "
                 f"first step after {side.told[0]:.1f} s, a step {statistics.median(gaps):.3f} s, "

@@ -9,6 +9,7 @@ from typing import Any
 from fleetssd.checkpoints import Night
 
 _COST = ("seconds", "cpu_seconds", "gpu_seconds", "energy_joules", "peak_rss_mb", "peak_gpu_mb", "tokens", "steps")
+_DIGESTS = ("base_weights", "base_gguf", "rows", "adapter")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -30,6 +31,7 @@ def ledger(night: Night) -> dict[str, Any] | None:
         "data": {name: train.get(name) for name in ("rows", "rows_used", "rows_too_long", "dropped", "mix")},
         "sampler": {name: sample.get(name) for name in ("engine", "sampling", "samples", "finish")},
         "plan": train.get("job"),
+        "settings": train.get("settings"),
         "versions": train.get("versions"),
         "digests": {
             "base_weights": train.get("base_digest"),
@@ -40,6 +42,49 @@ def ledger(night: Night) -> dict[str, Any] | None:
         },
         "retyped": build.get("retyped"),
     }
+
+
+def ledger_lines(spent: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return a ledger as names and rendered values, for a person; what was not measured is a dash."""
+    cost, data, losses = spent["cost"], spent["data"], spent["losses"]
+    plan, digests = spent["plan"] or {}, spent["digests"]
+    packages = ", ".join(f"{name} {version}" for name, version in (spent["versions"] or {}).items())
+    settings = {**plan.get("lora", {}), **(spent["settings"] or {})}
+    lines = {
+        "trained by": f"{spent['backend'] or '-'}: {packages or '-'}",
+        "because": spent["because"],
+        "sampled by": spent["sampler"]["engine"],
+        "seconds": f"{_number(cost['seconds'])} wall, {_number(cost['cpu_seconds'])} processor, "
+        f"{_number(cost['gpu_seconds'])} accelerator",
+        "energy": f"{_number(cost['energy_joules'])} J of the machine" if cost["energy_joules"] else "not readable",
+        "peak memory": f"{_number(cost['peak_rss_mb'])} MiB, accelerator {_number(cost['peak_gpu_mb'])} MiB",
+        "tokens": f"{_number(cost['tokens'])} in {_number(cost['steps'])} steps",
+        "rows": f"{_number(data['rows_used'])} used, {_number(data['rows_too_long'])} too long, "
+        f"dropped {data['dropped'] or 'none'}",
+        "mixed in": _mix(data["mix"]),
+        "loss": f"{losses[0]:.3f} {spark(losses)} {losses[-1]:.3f}" if losses else "",
+        "hyperparameters": ", ".join(f"{name} {_short(value)}" for name, value in settings.items()),
+        "placement": ", ".join(f"{name} {_short(value)}" for name, value in plan.get("placement", {}).items()),
+        "seed, threads": f"{plan.get('seed', '-')}, {plan.get('threads', '-')}",
+        **{f"{name.replace('_', ' ')} sha256": digests[name] for name in _DIGESTS},
+        **{f"{name}.gguf sha256": digest for name, digest in (digests["files"] or {}).items()},
+        "other types": ", ".join(f"{change}: {count}" for change, count in (spent["retyped"] or {}).items()),
+    }
+    return [(name, str(value or "-")) for name, value in lines.items()]
+
+
+def _mix(mix: Mapping[str, Any] | None) -> str:
+    return f"{mix['rows']} rows, {mix['ratio']:g} for each of ours, sha256 {mix['digest']}" if mix else "nothing"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "+".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def spark(values: Sequence[float], width: int = 48) -> str:

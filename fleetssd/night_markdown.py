@@ -121,6 +121,7 @@ def _tables(r: NightReport) -> Iterable[str]:
             for p in r.pareto
         ],
     )
+    yield _table("Ledger", ("", ""), r.ledger)
 
 
 def _issues(issues: Sequence[Mapping[str, Any]]) -> str:

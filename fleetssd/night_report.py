@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fleetssd.checkpoints import Answer, Night
-from fleetssd.ledger import ledger
+from fleetssd.ledger import ledger, ledger_lines
 from fleetssd.probes import repetition
 from fleetssd.scoring import deltas, estimate, tally
 from fleetssd.status import night_table, to_json
@@ -76,11 +76,13 @@ class NightReport:
     repetition: dict[str, list[float]] | None
     cost: dict[str, Any]
     pareto: Table
+    ledger: list[tuple[str, str]]
 
 
 def compose(night: Night, nights: Sequence[Night], answered: Answered) -> NightReport:
     """Fold a night, the nights up to it and its answers into its report; a night without a verdict has few numbers."""
     line, evidence = night_table([night])[0], night.verdict.evidence if night.verdict else {}
+    spent = ledger(night)
     before = [other for other in nights if other.number < night.number]
     return NightReport(
         number=night.number,
@@ -100,7 +102,7 @@ def compose(night: Night, nights: Sequence[Night], answered: Answered) -> NightR
         arms=_arms(line, evidence, night.plan),
         slices=_slices(line, evidence),
         probes=_probes(evidence),
-        losses=list((ledger(night) or {}).get("losses", ())),
+        losses=list(spent["losses"]) if spent else [],
         by_temperature=_by_temperature(answered.tune, evidence),
         by_night=nights_by_arm([*before, night]),
         issues=_issues(answered),
@@ -108,6 +110,7 @@ def compose(night: Night, nights: Sequence[Night], answered: Answered) -> NightR
         repetition=_histogram(answered, repetition),
         cost=_cost(night, evidence),
         pareto=_pareto([*before, night]),
+        ledger=ledger_lines(spent) if spent else [],
     )
 
 

@@ -76,8 +76,8 @@ class TrainResult:
 
     `losses` is one value a step; `tokens` counts prompt and completion tokens over all epochs; seconds are wall
     clock of the last process; `peak_rss_mb` is in MiB. `adapter_digest` is the sha256 of adapter_model.safetensors.
-    The last four are null where nobody can tell: processor and accelerator seconds and the machine's joules over all
-    starts of the run, and the accelerator's peak memory (MiB).
+    Null where nobody can tell: processor and accelerator seconds and the machine's joules over all starts of the run,
+    and the accelerator's peak memory (MiB). `settings` are what the backend's trainer was told, by its own names.
     """
 
     adapter_digest: str
@@ -96,6 +96,7 @@ class TrainResult:
     gpu_seconds: float | None = None
     energy_joules: float | None = None
     peak_gpu_mb: float | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain mapping; `from_json` is its inverse."""
@@ -224,7 +225,8 @@ def acceptable(plan: TrainPlan, result: TrainResult, adapter: AdapterStats) -> N
         raise Corrupt(
             f"the run reports {result.steps} steps and {len(result.losses)} losses for {result.rows_used} rows"
         )
-    _has_learned(result.losses, adapter)
+    learned(result.losses)
+    _says_something(adapter)
 
 
 def _is_of_this_plan(plan: TrainPlan, result: TrainResult, adapter: AdapterStats) -> None:
@@ -239,7 +241,8 @@ def _is_of_this_plan(plan: TrainPlan, result: TrainResult, adapter: AdapterStats
         raise Corrupt(f"{result.rows_used} rows used and {result.rows_too_long} too long do not make {plan.rows}")
 
 
-def _has_learned(losses: Sequence[float], adapter: AdapterStats) -> None:
+def learned(losses: Sequence[float]) -> None:
+    """Return where these losses, one a step, are those of a run that learned. Raises Rejected, with the reason."""
     if not all(math.isfinite(loss) for loss in losses):
         raise Rejected("the loss became NaN or infinite", hint="Lower recipe.learning_rate.")
     if exploded(losses):
@@ -248,6 +251,9 @@ def _has_learned(losses: Sequence[float], adapter: AdapterStats) -> None:
         )
     if vanished(losses[: int(len(losses) * VANISHED_BEFORE)]):
         raise Rejected(VANISHED_WORDS, hint=VANISHED_HINT)
+
+
+def _says_something(adapter: AdapterStats) -> None:
     if adapter.tensors == 0:
         raise Corrupt("the adapter file holds no tensor")
     if not adapter.finite:

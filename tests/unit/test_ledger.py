@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetssd.checkpoints import Night, Stage, StageRow
-from fleetssd.ledger import ledger, spark
+from fleetssd.ledger import ledger, ledger_lines, spark
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -45,6 +45,30 @@ def test_sampler_and_build_are_in_it() -> None:
     assert found is not None
     assert found["sampler"]["engine"] == "llama.cpp; temperature 1.5"
     assert (found["digests"]["files"], found["retyped"]) == ({"merged": "m"}, {"Q4_K > Q8_0": 7})
+
+
+def test_a_person_reads_every_part_of_it() -> None:
+    """Cost, reason, mix, every hyperparameter, versions and digests are lines; what is not on file is a dash."""
+    job = {"lora": {"rank": 32, "alpha": 32.0, "targets": ["q_proj", "v_proj"]}, "seed": 7, "threads": 2}
+    train = {
+        "backend": "trl-cpu", "because": "trl on cpu: no accelerator", "versions": {"torch": "2.13.0"}, "job": job,
+        "settings": {"optim": "adamw_torch", "adam_beta2": 0.95}, "cpu_seconds": 12.5, "energy_joules": 5000.0,
+        "losses": [2.0, 1.0], "mix": {"rows": 5, "ratio": 0.25, "digest": "m"}, "rows_digest": "r",
+    }  # fmt: skip
+    found = ledger(night(train=train, build={"files": {"merged": "f"}, "retyped": {"Q4_K > Q8_0": 7}}))
+    assert found is not None
+    lines = dict(ledger_lines(found))
+    assert lines["trained by"] == "trl-cpu: torch 2.13.0"
+    assert lines["because"] == "trl on cpu: no accelerator"
+    assert lines["seconds"] == "- wall, 12.5 processor, - accelerator"
+    assert lines["energy"] == "5,000 J of the machine"
+    assert lines["mixed in"] == "5 rows, 0.25 for each of ours, sha256 m"
+    assert lines["loss"] == "2.000 █▁ 1.000"
+    assert lines["hyperparameters"] == "rank 32, alpha 32, targets q_proj+v_proj, optim adamw_torch, adam_beta2 0.95"
+    assert lines["seed, threads"] == "7, 2"
+    assert (lines["rows sha256"], lines["base gguf sha256"], lines["merged.gguf sha256"]) == ("r", "b", "f")
+    assert lines["other types"] == "Q4_K > Q8_0: 7"
+    assert lines["sampled by"] == "-"
 
 
 @pytest.mark.parametrize(

@@ -30,11 +30,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """Where training ended: the step, one loss a step, and what saves the adapter in PEFT's form to a new folder."""
+    """Where training ended: the step, one loss a step, what saves the adapter in PEFT's form to a new folder.
+
+    `settings` are what the trainer was told.
+    """
 
     step: int
     losses: tuple[float, ...]
     save: Callable[[Path], None]
+    settings: dict[str, Any]
 
 
 class BackendModule(Protocol):

@@ -45,11 +45,12 @@ def fit(job: Job) -> Fitted:
     except (OSError, ValueError, KeyError) as error:
         raise cannot_load(error) from error
     model = unsloth.FastLanguageModel.get_peft_model(model, **on_unsloth.get_peft_model(job.plan))
+    told = _arguments(job)
     trainer = mlx_trainer.MLXTrainer(
         model=model,
         tokenizer=tokenizer,
         train_dataset=Dataset.from_list(list(ordered(job))),
-        args=mlx_trainer.MLXTrainingConfig(**_arguments(job)),
+        args=mlx_trainer.MLXTrainingConfig(output_dir=str(job.checkpoints), **told),
         callbacks=[job.guard],
     )
     trainer.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
@@ -58,6 +59,7 @@ def fit(job: Job) -> Fitted:
         trainer.state.global_step,
         losses,
         lambda folder: save_lora_adapters(model, str(folder), adapter_format="peft"),
+        told,
     )
 
 
@@ -78,7 +80,6 @@ def ordered(job: Job) -> Iterator[dict[str, list[int]]]:
 def _arguments(job: Job) -> dict[str, Any]:
     lora = job.plan.lora
     return {
-        "output_dir": str(job.checkpoints),
         "max_steps": job.steps,
         "per_device_train_batch_size": min(lora.micro_batch, lora.batch),
         "gradient_accumulation_steps": accumulation(lora),

@@ -48,6 +48,7 @@ def load(threads: int) -> Libraries:
         import trl  # noqa: PLC0415
     except ImportError as error:
         raise Misconfigured(f"training needs {error.name}", hint="pip install 'fleetssd[train]'") from None
+    trl.SFTTrainer  # noqa: B018  the libraries load by attribute: all of it now, while nothing is collected
     torch.set_num_threads(threads)
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
@@ -59,9 +60,10 @@ def fit(job: Job, libraries: Libraries, model: Any, peft_config: Any = None) -> 
 
     Raises Misconfigured where the trainer took another device than the plan's.
     """
+    told = _arguments(job)
     trainer = _trainer_class(libraries, job)(
         model=model,
-        args=libraries.trl.SFTConfig(**_arguments(job)),
+        args=libraries.trl.SFTConfig(output_dir=str(job.checkpoints), **told),
         processing_class=job.tokenizer,
         peft_config=peft_config,
         train_dataset=libraries.datasets.Dataset.from_list(list(job.rows)),
@@ -79,14 +81,13 @@ def fit(job: Job, libraries: Libraries, model: Any, peft_config: Any = None) -> 
     trainer.remove_callback(libraries.transformers.trainer_callback.PrinterCallback)
     trainer.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
     losses = tuple(float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
-    return Fitted(trainer.state.global_step, losses, trainer.model.save_pretrained)
+    return Fitted(trainer.state.global_step, losses, trainer.model.save_pretrained, told)
 
 
 def _arguments(job: Job) -> dict[str, Any]:
     plan, lora = job.plan, job.plan.lora
     on_cpu = plan.placement.kind == "cpu"
     return {
-        "output_dir": str(job.checkpoints),
         "max_steps": job.steps,
         "per_device_train_batch_size": min(lora.micro_batch, lora.batch),
         "gradient_accumulation_steps": accumulation(lora),
@@ -94,7 +95,9 @@ def _arguments(job: Job) -> dict[str, Any]:
         "lr_scheduler_type": "cosine",
         "warmup_steps": lora.warmup_steps,
         "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
         "optim": "adamw_torch",
+        "adam_beta1": 0.9,
         "adam_beta2": 0.95,  # .999 would average the squares over more steps than a night has
         "max_length": job.max_length,
         "packing": False,

@@ -108,6 +108,7 @@ def environment(out: Path, threads: int, placement: Placement | None = None) -> 
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "PASSIVE",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the numbers that the driver's own tools and meters use
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",

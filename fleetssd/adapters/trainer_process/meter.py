@@ -12,22 +12,34 @@ import json
 import resource
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-_RAPL = Path("/sys/class/powercap")
 _FILE = "meter.jsonl"
 
 
+@dataclass(frozen=True, slots=True)
+class Meters:
+    """Where a machine tells its energy: the kernel's folder of RAPL counters, and NVIDIA's library by its name."""
+
+    rapl: Path = Path("/sys/class/powercap")
+    nvml: str = "libnvidia-ml.so.1"
+
+
+_HERE = Meters()
+
+
 @contextlib.contextmanager
-def metered(out: Path, device: str) -> Iterator[None]:
+def metered(out: Path, device: str, meters: Meters = _HERE) -> Iterator[None]:
     """Measure the block, in which one trainer starts and ends, and note it in the run's folder."""
-    began, cpu, packages, gpu = time.monotonic(), _children(), _packages(), _gpu_joules(device)
+    began, cpu = time.monotonic(), _children()
+    zones, gpu = _zones(meters.rapl), _gpu_joules(device, meters.nvml)
     try:
         yield
     finally:
         seconds = time.monotonic() - began
-        after, gpu_after = _packages(), _gpu_joules(device)
-        known = [_used(packages[name], after[name], name) for name in packages.keys() & after.keys()]
+        after, gpu_after = _zones(meters.rapl), _gpu_joules(device, meters.nvml)
+        known = [_used(zone, zones[zone], after[zone]) for zone in sorted(zones.keys() & after.keys())]
         if gpu is not None and gpu_after is not None:
             known.append(gpu_after - gpu)
         row = {
@@ -59,31 +71,35 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _packages() -> dict[str, int]:
-    """Return the energy counters of the processor packages, in microjoules; only root may read them by default."""
+def _zones(rapl: Path) -> dict[Path, int]:
+    """Return the energy counters of processor packages and of memory, in microjoules; by default only root reads them.
+
+    Cores and graphics are parts of their package, and a platform's zone (psys) holds all of them.
+    """
     found = {}
-    for folder in sorted(_RAPL.glob("intel-rapl:[0-9]*")):
-        if folder.name.count(":") == 1:  # those below a package are parts of it
-            with contextlib.suppress(OSError, ValueError):
-                found[folder.name] = int((folder / "energy_uj").read_text())
+    for folder in rapl.glob("intel-rapl:*"):
+        with contextlib.suppress(OSError, ValueError):
+            name = (folder / "name").read_text().strip()
+            if name.startswith("package") or name == "dram":
+                found[folder] = int((folder / "energy_uj").read_text())
     return found
 
 
-def _used(before: int, after: int, package: str) -> float:
+def _used(zone: Path, before: int, after: int) -> float:
     """Return joules between two readings of a counter that starts again at its range."""
     if after < before:
         with contextlib.suppress(OSError, ValueError):
-            after += int((_RAPL / package / "max_energy_range_uj").read_text())
+            after += int((zone / "max_energy_range_uj").read_text())
     return max(0, after - before) / 1e6
 
 
-def _gpu_joules(device: str) -> float | None:
+def _gpu_joules(device: str, library: str) -> float | None:
     """Return what an NVIDIA device has used since its driver was loaded; None where nobody can tell."""
     kind, _, number = device.partition(":")
     if kind != "cuda":
         return None
     try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+        nvml = ctypes.CDLL(library)
         handle, millijoules = ctypes.c_void_p(), ctypes.c_ulonglong()
         failed = (
             nvml.nvmlInit_v2()
