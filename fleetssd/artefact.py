@@ -6,7 +6,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import date
-from typing import Protocol
 
 from fleetssd.checkpoints import Road
 from fleetssd.errors import Corrupt, Misconfigured
@@ -17,23 +16,18 @@ DIGITS = 12
 """Hex digits of the artefact's digest in a model's name: enough that two nights never meet."""
 
 
-class Probed(Protocol):
-    """What a load probe found out about an engine."""
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What an engine can do, found by trying; `loads_adapters` is the word of one that came in and answered."""
 
-    @property
-    def pulls_from_loopback(self) -> bool:
-        """It takes a manifest from a registry of ours."""
-        ...
-
-    @property
-    def creates_adapters(self) -> bool:
-        """Its create takes adapters."""
-        ...
-
-    @property
-    def loads_adapters(self) -> bool:
-        """An adapter that came in answered."""
-        ...
+    version: str
+    pulls_from_loopback: bool = False
+    creates_adapters: bool = False
+    loads_adapters: bool = False
+    creates_files: bool = False
+    quantizes: bool = False
+    logprobs: bool = False
+    renders: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +119,7 @@ ROADS: tuple[Road, ...] = ("adapter-registry", "adapter-create", "merged-registr
 """Best first: the small artefact before the large one, and no rewriting before the server's own create."""
 
 
-def choose_road(setting: str, probe: Probed) -> Road:
+def choose_road(setting: str, probe: Probe) -> Road:
     """Return how tonight's artefact gets into the engine: the best road that the probe found open.
 
     A merged file by create is always open. Raises Misconfigured where the settings insist on a road that is closed.
@@ -139,7 +133,7 @@ def choose_road(setting: str, probe: Probed) -> Road:
     return taken[0]
 
 
-def _open(road: Road, probe: Probed) -> bool:
+def _open(road: Road, probe: Probe) -> bool:
     kind, way = road.split("-")
     comes = probe.pulls_from_loopback if way == "registry" else kind == "merged" or probe.creates_adapters
     return comes and (kind == "merged" or probe.loads_adapters)

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from fleetssd import buffer
+from fleetssd.artefact import Probe
 from fleetssd.checkpoints import STAGES, Answer, Checkpoint, Night, Sample, StageRow, Swap, VerdictRow
 from fleetssd.diffs import PullDiff
 from fleetssd.errors import Corrupt, FleetError, Rejected
 from fleetssd.gitea import Commit, Delivery, IssueText, MergedPull, PullKey, PullRow, Sweep
 from fleetssd.placement import Choice, Placement
-from fleetssd.ports import Completion, Grade, Job, Probe, Progress, Prompt
+from fleetssd.ports import Completion, Grade, Job, Progress, Prompt
 from fleetssd.recipe import Sampling
 from fleetssd.records import Record
 from fleetssd.split import filed
@@ -43,8 +44,13 @@ class FakeEngine:
         self.before(call)
         self.calls.append(call)
 
+    def version(self) -> str:
+        """Say what it is."""
+        return "fake"
+
     def probe(self) -> Probe:
         """Say that adapters come in by registry only."""
+        self._called("probe")
         return Probe("fake", pulls_from_loopback=True, loads_adapters=True, creates_files=True)
 
     def digest_of(self, model: str) -> str | None:
@@ -142,6 +148,7 @@ class MemoryStore:
     used: dict[str, int] = field(default_factory=dict)
     artefacts: dict[str, Checkpoint] = field(default_factory=dict)
     log: list[Swap] = field(default_factory=list)
+    capabilities: dict[tuple[str, str, str], Probe] = field(default_factory=dict)
     leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
     held: set[str] = field(default_factory=set)
@@ -361,6 +368,18 @@ class MemoryStore:
         swap = self.log[swap_id - 1]
         if not swap.done:
             self.log[swap_id - 1] = replace(swap, done=True, evidence={**swap.evidence, **_json(dict(evidence))})
+
+    def capability(self, host: str, version: str, base: str) -> Probe | None:
+        """Return what was seen."""
+        return self.capabilities.get((host, version, base))
+
+    def keep_capability(self, host: str, base: str, found: Probe, now: datetime) -> None:
+        """Keep what was seen."""
+        self.capabilities[host, found.version, base] = found
+
+    def forget_capabilities(self, host: str) -> None:
+        """Forget one engine."""
+        self.capabilities = {key: found for key, found in self.capabilities.items() if key[0] != host}
 
     def swaps(self) -> list[Swap]:
         """Return the log."""

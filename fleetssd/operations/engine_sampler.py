@@ -21,7 +21,7 @@ class EngineSampler:
         """Find out what would be asked. Raises Misconfigured where it is no pristine base."""
         if self._engine.adapter_of(self._model) is not None:
             raise Misconfigured(f"{self._model} has an adapter", hint="Training samples come from the base alone.")
-        version, blob = self._engine.probe().version, self._engine.blob_of(self._model)
+        version, blob = self._engine.version(), self._engine.blob_of(self._model)
         self._who = self.name = f"ollama {version}, {self._model} ({blob[:12]})"
         return self
 

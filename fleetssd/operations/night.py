@@ -14,9 +14,10 @@ import structlog
 from fleetssd.artefact import choose_road
 from fleetssd.checkpoints import STAGES, Checkpoint, Night, Stage, StageRow
 from fleetssd.config import Settings
-from fleetssd.errors import Corrupt
+from fleetssd.errors import Corrupt, Rejected
 from fleetssd.operations import judge, learn, outlook
 from fleetssd.operations.audit import ReadFolders, refuse_callers
+from fleetssd.operations.capabilities import known
 from fleetssd.operations.evaluate import (
     BASE,
     CANDIDATE,
@@ -125,7 +126,7 @@ def _build(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
     """Choose the temperature on the tune slice, then build; with `decode.manage = "bake"` it goes into the weights."""
     best = _tune(shop, plan)
     tau = best / plan.decode.temperature if plan.manage == "bake" else 1.0
-    road = choose_road(plan.road, shop.engine.probe())
+    road = choose_road(plan.road, known(shop.store, shop.engine, shop.settings.engine, shop.clock.now()))
     result = learn.build(plan, shop.builder, shop.base, _folder(shop, plan), tau, road)
     return {**result, "tuned_temperature": best}
 
@@ -146,18 +147,22 @@ def _tune(shop: Workshop, plan: NightPlan) -> float:
 
 def _install(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
     built = _result(shop, plan, "build")
-    checkpoint = install(
-        shop.engine,
-        plan=plan,
-        base_model=shop.settings.engine.base_model,
-        alias=shop.settings.engine.alias,
-        folder=_folder(shop, plan) / "artefact",
-        files=built["files"],
-        road=built["road"],
-        tau=built["tau"],
-        prompts=[problem.prompt for problem in _problems(shop, plan.tune)[:8]],
-        now=shop.clock.now(),
-    )
+    try:
+        checkpoint = install(
+            shop.engine,
+            plan=plan,
+            base_model=shop.settings.engine.base_model,
+            alias=shop.settings.engine.alias,
+            folder=_folder(shop, plan) / "artefact",
+            files=built["files"],
+            road=built["road"],
+            tau=built["tau"],
+            prompts=[problem.prompt for problem in _problems(shop, plan.tune)[:8]],
+            now=shop.clock.now(),
+        )
+    except (Rejected, Corrupt):
+        shop.store.forget_capabilities(shop.settings.engine.url)  # what it was seen to do may hold no more
+        raise
     shop.store.put_checkpoint(checkpoint)
     return {"digest": checkpoint.digest, "model": checkpoint.model, "served_digest": checkpoint.served_digest}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fleetssd.ports.clock import Clock, Progress
-from fleetssd.ports.engine import Completion, Engine, Probe, Prompt, Sampler
+from fleetssd.ports.engine import Completion, Engine, Prompt, Sampler
 from fleetssd.ports.forge import Forge, Hooks, Issues, Memory, Mirror
 from fleetssd.ports.store import Outbox, Store
 from fleetssd.ports.work import Builder, Grade, Job, Sandbox, Trainer
@@ -25,7 +25,6 @@ __all__ = [
     "Memory",
     "Mirror",
     "Outbox",
-    "Probe",
     "Progress",
     "Prompt",
     "Sampler",

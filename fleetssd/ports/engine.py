@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from fleetssd.artefact import Probe
 from fleetssd.ports.clock import Progress
 from fleetssd.recipe import Sampling
 
@@ -38,22 +39,12 @@ class Sampler(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """What this engine can do, found by trying; `loads_adapters` is the word of one that came in and answered."""
-
-    version: str
-    pulls_from_loopback: bool = False
-    creates_adapters: bool = False
-    loads_adapters: bool = False
-    creates_files: bool = False
-    quantizes: bool = False
-    logprobs: bool = False
-    renders: bool = False
-
-
 class Engine(Protocol):
     """An Ollama-compatible server."""
+
+    def version(self) -> str:
+        """Return what the server says that it is; for reports and caches, never for decisions."""
+        ...
 
     def probe(self) -> Probe:
         """Find out by trying, without side effects, what the server accepts."""

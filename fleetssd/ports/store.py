@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
+from fleetssd.artefact import Probe
 from fleetssd.checkpoints import Answer, Checkpoint, Night, Sample, StageRow, Swap, VerdictRow
 from fleetssd.facts import Entry
 from fleetssd.gitea import Delivery, PullKey
@@ -152,6 +153,18 @@ class Store(Protocol):
 
     def checkpoints(self) -> list[Checkpoint]:
         """Return all checkpoints, oldest first."""
+        ...
+
+    def capability(self, host: str, version: str, base: str) -> Probe | None:
+        """Return what an engine of this version was seen to do with this base (digest); None where nobody looked."""
+        ...
+
+    def keep_capability(self, host: str, base: str, found: Probe, now: datetime) -> None:
+        """Keep what a trial found; a later one replaces it."""
+        ...
+
+    def forget_capabilities(self, host: str) -> None:
+        """Drop what an engine was seen to do: it did otherwise."""
         ...
 
     def begin_swap(self, swap: Swap, now: datetime) -> Swap:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleetssd.adapters.store import SqlStore
+from fleetssd.artefact import Probe
 from fleetssd.buffer import window
 from fleetssd.checkpoints import Answer, Checkpoint, Sample, StageRow, Swap, VerdictRow
 from fleetssd.errors import Corrupt
@@ -383,6 +384,18 @@ def test_checkpoint_is_kept_once(store: Store) -> None:
     assert [found.digest for found in store.checkpoints()] == ["d1", "d0"]
     assert store.checkpoint("d1") == checkpoint("d1")
     assert store.checkpoint("lost") is None
+
+
+def test_what_an_engine_can_do_is_kept_by_host_version_and_base(store: Store) -> None:
+    """A later trial replaces an earlier one, an upgrade or another base is unknown, and a host can be forgotten."""
+    store.keep_capability("http://one", "base", Probe("1", pulls_from_loopback=True), NOW)
+    store.keep_capability("http://one", "base", Probe("1", loads_adapters=True), NOW + HOUR)
+    store.keep_capability("http://two", "base", Probe("1"), NOW)
+    assert store.capability("http://one", "1", "base") == Probe("1", loads_adapters=True)
+    assert (store.capability("http://one", "2", "base"), store.capability("http://one", "1", "other")) == (None, None)
+    store.forget_capabilities("http://one")
+    assert store.capability("http://one", "1", "base") is None
+    assert store.capability("http://two", "1", "base") == Probe("1")
 
 
 def test_swap_is_an_intent_and_then_a_proof(store: Store) -> None:

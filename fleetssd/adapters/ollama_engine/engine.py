@@ -15,9 +15,9 @@ from fleetssd import artefact
 from fleetssd.adapters.ollama_engine import trying
 from fleetssd.adapters.ollama_engine.chat import Chat
 from fleetssd.adapters.ollama_engine.wire import Wire
-from fleetssd.artefact import MANIFEST, Blob, Manifest, same_name, split_tag
+from fleetssd.artefact import MANIFEST, Blob, Manifest, Probe, same_name, split_tag
 from fleetssd.errors import Corrupt, Misconfigured, Rejected, Transient
-from fleetssd.ports import Completion, Probe, Progress, Prompt
+from fleetssd.ports import Completion, Progress, Prompt
 from fleetssd.recipe import Sampling
 from fleetssd.shown import Shown, read_show
 
@@ -161,16 +161,19 @@ class OllamaEngine:
 
     # --- probing
 
+    def version(self) -> str:
+        """Return what the server says that it is; for reports and caches, never for decisions."""
+        return str(self._wire.json("GET", "/api/version").get("version", "unknown"))
+
     def probe(self) -> Probe:
         """Find out by trying what the server accepts; nothing that it tries is left behind."""
-        version = str(self._wire.json("GET", "/api/version").get("version", "unknown"))
         row = self._tag(self._base)
         if row is None:
             raise Misconfigured(
                 f"the engine has no model {self._base}", hint="Create it, or name another in [engine] base_model."
             )
         trial = trying.Trial(self._wire, self._base, int(row["size"]), put=self._put, pull=self._pull)
-        return trial.run(version)
+        return trial.run(self.version())
 
     # --- parts
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from fleetssd import trial_adapter
 from fleetssd.adapters.ollama_engine.wire import Wire
-from fleetssd.artefact import Blob, Manifest, manifest, own_size
+from fleetssd.artefact import Blob, Manifest, Probe, manifest, own_size
 from fleetssd.errors import Corrupt, Rejected
-from fleetssd.ports import Probe
 from fleetssd.shown import read_show
 
 PROBE = "fleetssd-probe:x"

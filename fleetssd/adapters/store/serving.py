@@ -7,10 +7,11 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlmodel import col, select
+from sqlmodel import col, delete, select
 
 from fleetssd.adapters.store import tables
 from fleetssd.adapters.store.engine import Database, add_missing
+from fleetssd.artefact import Probe
 from fleetssd.checkpoints import Checkpoint, Swap
 from fleetssd.errors import Corrupt
 
@@ -35,6 +36,24 @@ class Serving(Database):
         with self.reading() as session:
             rows = session.exec(select(table).order_by(col(table.created_at), col(table.digest)))
             return [Checkpoint(**row.model_dump()) for row in rows]
+
+    def capability(self, host: str, version: str, base: str) -> Probe | None:
+        """Return what an engine of this version was seen to do with this base (digest); None where nobody looked."""
+        with self.reading() as session:
+            row = session.get(tables.Capabilities, (host, version, base))
+            return Probe(version, **row.found) if row else None
+
+    def keep_capability(self, host: str, base: str, found: Probe, now: datetime) -> None:
+        """Keep what a trial found; a later one replaces it."""
+        seen = asdict(found)
+        version = seen.pop("version")
+        with self.writing() as session:
+            session.merge(tables.Capabilities(host=host, version=version, base=base, found=seen, at=now))
+
+    def forget_capabilities(self, host: str) -> None:
+        """Drop what an engine was seen to do: it did otherwise."""
+        with self.writing() as session:
+            session.exec(delete(tables.Capabilities).where(col(tables.Capabilities.host) == host))
 
     def begin_swap(self, swap: Swap, now: datetime) -> Swap:
         """Write the intent of a swap and return it with its id.

@@ -244,6 +244,17 @@ class Facts(Row, table=True):
     changed_at: datetime = Field(sa_type=Moment)
 
 
+class Capabilities(Row, table=True):
+    """What an engine of this version was seen to do with this base (its digest)."""
+
+    __tablename__ = "capabilities"
+    host: str = Field(sa_type=Text, primary_key=True)
+    version: str = Field(sa_type=Text, primary_key=True)
+    base: str = Field(sa_type=Text, primary_key=True)
+    found: dict[str, Any] = Field(sa_type=JSON)
+    at: datetime = Field(sa_type=Moment)
+
+
 class Leases(Row, table=True):
     """Who may do a thing that only one process may do."""
 
