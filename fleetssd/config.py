@@ -135,8 +135,8 @@ class Recipe(Section):
     batch: int = Field(default=16, gt=0)
     micro_batch: int = Field(default=1, gt=0)
     epochs: int = Field(default=2, gt=0)
-    warmup_steps: int = Field(default=2, ge=0)
-    max_length: int = Field(default=4096, ge=0)
+    warmup_steps: int = Field(default=6, ge=0)
+    max_length: int = Field(default=0, ge=0)
     seed: int = 1
     threads: int = Field(default=1, gt=0)
     backend: Literal["auto", "trl", "unsloth", "unsloth-mlx"] = "auto"
@@ -277,6 +277,28 @@ class Gate(Section):
     distinct_high: float = Field(default=1.5, gt=1)
     length_drift: float = Field(default=0.25, gt=0)
     repetition_rise: float = Field(default=0.10, gt=0)
+    self_bleu_rise: float = Field(default=0.15, gt=0)
+    length_tail: float = Field(default=1.0, gt=0)
+    refusal_rise: float = Field(default=0.05, ge=0)
+    style_drift: float = Field(default=0.5, ge=0)
+    entropy_low: float = Field(default=0.5, ge=0)
+    entropy_high: float = Field(default=2.0, gt=1)
+    guard_margin: float = Field(default=0.10, gt=0, lt=1)
+    guard_items: int = Field(default=30, ge=2)
+
+
+class Guards(Section):
+    """What a coder must not forget while it learns: questions beside the fleet's own work, asked of base and candidate."""
+
+    sets: tuple[Literal["shell", "knowledge", "instructions", "harmless", "unsafe"], ...] = (
+        "shell", "knowledge", "instructions", "harmless", "unsafe",
+    )  # fmt: skip
+    files: tuple[Path, ...] = ()
+    samples: int = Field(default=4, gt=0)
+    max_tokens: int = Field(default=256, gt=0)
+    lm_eval_tasks: tuple[str, ...] = ()
+    lm_eval_command: str = "lm_eval"
+    lm_eval_limit: int = Field(default=200, gt=0)
 
 
 class Schedule(Section):
@@ -366,6 +388,7 @@ class Settings(Section):
     decode: Decode = Decode()
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
+    guards: Guards = Guards()
     schedule: Schedule = Schedule()
     watch: Watch = Watch()
     web: Web = Web()

@@ -250,7 +250,8 @@ class SmallWorld:
             "base": {"weights": str(self.base / "hf"), "gguf": str(self.base / "base-q8_0.gguf")},
             "recipe": {
                 "prompts": 24, "max_tokens": 48, "rank": 4, "alpha": 8.0, "learning_rate": 1e-2, "batch": 4,
-                "micro_batch": 4, "epochs": 2, "max_length": 256, "backend": "trl", "device": "cpu",
+                "micro_batch": 4, "epochs": 2, "warmup_steps": 2, "max_length": 256, "backend": "trl",
+                "device": "cpu",
             },
             "decode": {"temperature": 0.5, "tau_grid": [0.2]},
             "evaluation": {
