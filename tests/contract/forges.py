@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import secrets
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from fleetssd.embedded.forge.server import Server, running
+from tests.contract.receivers import Receiver, happens
 
-LIVE_URL = os.environ.get("FLEETSSD_TEST_GITEA_URL", "")
+LIVE_URL = os.environ.get("FLEETSSD_TEST_GITEA_URL", "").rstrip("/")
 LIVE_TOKEN = os.environ.get("FLEETSSD_TEST_GITEA_TOKEN_FILE", "")
 _NAMES = count(1)
 _CLIENT = httpx.Client(timeout=30, trust_env=False)  # one for all: making one costs more than a request
@@ -72,13 +75,20 @@ class Person:
 
 @dataclass
 class Ground:
-    """A forge under test with the people who work on it; on a real server one account plays all of them."""
+    """A forge under test with the people who work on it; on a real server one account plays maintainer and agent.
+
+    `admin` is None where no administrator's token was given: what needs other accounts is skipped there.
+    """
 
     url: str
     maintainer: Person
     agent: Person
     folder: Path
     server: Server | None = None
+    admin: Person | None = None
+    ahead: int = 0
+    made: list[str] = field(default_factory=list)
+    reached: bool | None = None
 
     def repository(self, **switches: Any) -> Desk:
         """Make a repository with one commit on main, and a clone of it."""
@@ -90,7 +100,73 @@ class Ground:
         else:
             self.maintainer.post("/user/repos", {**body, **switches})
             place = f"{self.maintainer.login}/{name}"
+            self.made.append(f"/repos/{place}")
         return Desk(self, place, self.folder / name)
+
+    def newcomer(self, login: str, *scopes: str) -> Person:
+        """Make an account whose name begins with `login`, with a token; skips without an administrator's token."""
+        if self.admin is None:
+            pytest.skip("only an administrator's token can make other accounts")
+        name, password = f"{login}-{os.getpid()}-{next(_NAMES)}", secrets.token_hex(16)
+        body = {"username": name, "email": f"{name}@fleet.test", "password": password, "must_change_password": False}
+        self.admin.post("/admin/users", body)
+        if self.server is None:
+            self.made.insert(0, f"/admin/users/{name}")
+        return Person(name, self.url, self.token(name, password, *scopes))
+
+    def token(self, login: str, password: str, *scopes: str) -> str:
+        """Make a token as servers want it: with the account's password."""
+        address = f"{self.url}/api/v1/users/{login}/tokens"
+        body = {"name": f"token-{next(_NAMES)}", "scopes": list(scopes or ("all",))}
+        response = _CLIENT.post(address, json=body, auth=(login, password))
+        assert response.status_code == 201, response.text
+        return str(response.json()["sha1"])
+
+    def quirk(self, **values: Any) -> None:
+        """Switch quirks on, and all others off; skips where the server has no such switches."""
+        if not self._switched(values):
+            pytest.skip("this server cannot be made to behave so")
+
+    def calm(self) -> None:
+        """Switch all quirks off, where there are any."""
+        self._switched({})
+
+    def later(self) -> None:
+        """Let more than a second pass on the server's clock."""
+        self.ahead += 60
+        if not self._switched({}):
+            time.sleep(1.2)
+
+    def _switched(self, values: dict[str, Any]) -> bool:
+        response = _CLIENT.post(f"{self.url}/embedded/quirks", json={"clock_offset": self.ahead, **values})
+        assert response.status_code == 204 or self.server is None, response.text
+        return response.status_code == 204
+
+    def calls(self, receiver: Receiver) -> bool:
+        """Tell whether the server calls a receiver of ours; asked once, by a delivery of its own."""
+        if self.server is not None:
+            return True
+        if self.reached is None:
+            desk = self.repository()
+            config = {"url": f"{receiver.url}/reached", "content_type": "json"}
+            desk.maintainer.post(
+                f"{desk.api}/hooks", {"type": "gitea", "config": config, "events": ["issues"], "active": True}
+            )
+            desk.issue()
+            self.reached = happens(lambda: receiver.got)
+            receiver.got.clear()
+        return self.reached
+
+    @property
+    def is_forgejo(self) -> bool:
+        """Tell whether the server is a Forgejo."""
+        return _CLIENT.get(f"{self.url}/api/forgejo/v1/version").status_code == 200
+
+    def clear_away(self) -> None:
+        """Delete what was made on a real server: repositories first, then accounts with what they own."""
+        for path in reversed(self.made):
+            who = self.admin if self.admin and path.startswith("/admin") else self.maintainer
+            who.ask("DELETE", path, **({"purge": "true"} if path.startswith("/admin") else {}))
 
 
 @dataclass
@@ -140,10 +216,12 @@ class Desk:
         """Open an issue and return its number."""
         return int(self.maintainer.post(f"{self.api}/issues", {"title": title, "body": "Please."})["number"])
 
-    def pull(self, head: str, body: str, *, title: str = "Add it", base: str = "main") -> int:
+    def pull(
+        self, head: str, body: str, *, title: str = "Add it", base: str = "main", who: Person | None = None
+    ) -> int:
         """Open a pull request and return its number; a real server may need a moment after the push."""
         for _ in range(40):
-            response = self.agent.ask(
+            response = (who or self.agent).ask(
                 "POST", f"{self.api}/pulls", {"title": title, "body": body, "head": head, "base": base}
             )
             if response.status_code not in (404, 500):
@@ -171,20 +249,23 @@ class Desk:
         rows = self.timeline(number)
         return [(row["type"], row["ref_action"]) for row in rows if row["type"] in wanted]
 
+    def until_referred(self, number: int, kind: str) -> None:
+        """Wait for a row that a push leaves on an issue."""
+        assert happens(lambda: kind in {row["type"] for row in self.timeline(number) if row}), f"no {kind}"
+
 
 @contextmanager
 def embedded(folder: Path, **options: Any) -> Iterator[Ground]:
     """Run an embedded forge for the length of a block."""
     folder.mkdir(parents=True, exist_ok=True)
     with running(folder / "forge", **options) as server:
-        maintainer = Person("maintainer", server.url, server.token("maintainer"))
-        agent = Person("agent-1", server.url, server.token("agent-1"))
-        yield Ground(server.url, maintainer, agent, folder, server)
+        people = [Person(login, server.url, server.token(login)) for login in ("maintainer", "agent-1", "fleet-admin")]
+        yield Ground(server.url, people[0], people[1], folder, server, people[2])
 
 
 def live(folder: Path) -> Ground:
     """Return the real server of the environment; its one account plays everybody."""
     token = Path(LIVE_TOKEN).read_text().strip()
-    login = Person("", LIVE_URL, token).get("/user")["login"]
-    person = Person(login, LIVE_URL, token)
-    return Ground(LIVE_URL, person, person, folder)
+    account = Person("", LIVE_URL, token).get("/user")
+    person = Person(account["login"], LIVE_URL, token)
+    return Ground(LIVE_URL, person, person, folder, admin=person if account.get("is_admin") else None)

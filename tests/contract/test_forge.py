@@ -5,38 +5,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import threading
-import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
 
 import httpx
 import pytest
 
-from tests.contract.forges import LIVE_TOKEN, LIVE_URL, Desk, Ground, Person, embedded, live
+from tests.contract.forges import Desk, Ground, Person
+from tests.contract.receivers import Receiver, until
 
 STYLES = ("merge", "rebase", "rebase-merge", "squash", "fast-forward-only")
-# The real server joins in where the environment names one.
-KINDS = ["embedded", *([pytest.param("live", marks=pytest.mark.live)] if LIVE_URL and LIVE_TOKEN else [])]
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    """Give a forge: the embedded one, and the real one if there is one."""
-    folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "embedded":
-        with embedded(folder) as started:
-            yield started
-    else:
-        yield live(folder)
-
-
-@pytest.fixture
-def desk(ground: Ground) -> Desk:
-    """Make a repository with one commit on main."""
-    return ground.repository()
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -149,8 +127,8 @@ def test_a_force_push_of_an_open_pull_request_is_followed(desk: Desk) -> None:
     desk.git("commit", "-q", "--amend", "-m", "second try")
     desk.git("push", "-q", "--force", "origin", "work")
     head = desk.git("rev-parse", "HEAD")
-    _until(lambda: desk.maintainer.get(f"{desk.api}/pulls/{pull}")["head"]["sha"] == head)
-    _until(lambda: desk.git("ls-remote", "origin", f"refs/pull/{pull}/head").split()[0] == head)
+    until(lambda: desk.maintainer.get(f"{desk.api}/pulls/{pull}")["head"]["sha"] == head)
+    until(lambda: desk.git("ls-remote", "origin", f"refs/pull/{pull}/head").split()[0] == head)
     rows = [json.loads(row["body"]) for row in desk.timeline(pull) if row["type"] == "pull_push"]
     assert any(row["is_force_push"] for row in rows)
 
@@ -201,9 +179,9 @@ def test_a_commit_message_closes_without_a_pull_row(desk: Desk) -> None:
     """A keyword in a commit leaves a `commit_ref` row, and the issue closes when it lands on main."""
     issue = desk.issue()
     desk.commit("work", {"a.py": "A = 1\n"}, f"add, fixes #{issue}")
-    _until(lambda: desk.references(issue) == [("commit_ref", "none")])
+    until(lambda: desk.references(issue) == [("commit_ref", "none")])
     assert desk.merge(desk.pull("work", "no link"), "merge").status_code == 200
-    _until(lambda: desk.references(issue) == [("commit_ref", "none"), ("close", "none")])
+    until(lambda: desk.references(issue) == [("commit_ref", "none"), ("close", "none")])
 
 
 def test_closing_without_a_merge_leaves_the_issue_open(desk: Desk) -> None:
@@ -249,7 +227,7 @@ def test_many_branches_come_in_one_push(desk: Desk) -> None:
     for number in range(40):
         desk.git("branch", f"work/{number}", "origin/main")
     desk.git("push", "-q", "origin", "refs/heads/work/*:refs/heads/work/*")
-    _until(lambda: len(desk.maintainer.get(f"{desk.api}/branches", page=1, limit=50)) == 41)
+    until(lambda: len(desk.maintainer.get(f"{desk.api}/branches", page=1, limit=50)) == 41)
 
 
 def test_the_poll_window_is_inclusive_and_paged(desk: Desk) -> None:
@@ -304,7 +282,7 @@ def test_a_scheduled_merge_waits_for_the_checks(desk: Desk) -> None:
     assert desk.merge(pull, "squash", merge_when_checks_succeed=True).status_code == 201
     assert desk.maintainer.get(f"{desk.api}/pulls/{pull}")["merged"] is False
     desk.agent.post(f"{desk.api}/statuses/{head}", {"state": "success", "context": "test"})
-    _until(lambda: desk.maintainer.get(f"{desk.api}/pulls/{pull}")["merged"])
+    until(lambda: desk.maintainer.get(f"{desk.api}/pulls/{pull}")["merged"])
     assert desk.maintainer.get(f"{desk.api}/pulls/{pull}")["merged_by"]["login"] == desk.maintainer.login
 
 
@@ -326,46 +304,6 @@ def test_a_renamed_repository_forwards_with_a_relative_location(desk: Desk) -> N
     posted = desk.maintainer.ask("POST", f"{desk.api}/issues", {"title": "x"})
     assert posted.status_code == response.status_code
     assert "refs/heads/main" in desk.git("ls-remote", "origin")
-
-
-class Receiver:
-    """A webhook receiver on loopback that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.got: list[tuple[str, dict[str, str], bytes]] = []
-        kept = self.got
-
-        class Handler(BaseHTTPRequestHandler):
-            def _take(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                kept.append((f"{self.command} {self.path}", dict(self.headers.items()), body))
-                self.send_response(302 if self.path == "/elsewhere" else 204)
-                if self.path == "/elsewhere":
-                    self.send_header("Location", "/landed")
-                self.end_headers()
-
-            do_POST = do_GET = _take  # noqa: N815 -- the base class names them so
-
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def wait(self, number: int) -> list[tuple[str, dict[str, str], bytes]]:
-        """Return what came, once there are `number` deliveries."""
-        _until(lambda: len(self.got) >= number)
-        return list(self.got)
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    """Run a webhook receiver."""
-    made = Receiver()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
 
 
 def _hook(desk: Desk, url: str, **more: Any) -> dict[str, Any]:
@@ -485,12 +423,3 @@ def _search(desk: Desk, **query: Any) -> list[dict[str, Any]]:
     common = {"type": "pulls", "state": "closed", "owner": owner, "limit": 50, "page": 1}
     rows = desk.maintainer.get("/repos/issues/search", **common, **query)
     return [row for row in rows if row["repository"]["full_name"] == desk.place]
-
-
-def _until(true: Any) -> None:
-    """Wait for something that a server does in the background."""
-    for _ in range(200):
-        if true():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it never came")

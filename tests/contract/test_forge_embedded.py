@@ -19,7 +19,8 @@ import pytest
 
 from fleetssd.embedded.forge.quirks import Quirks, parse
 from tests.contract.forges import Desk, Ground, Person, embedded
-from tests.contract.test_forge import Receiver, _hook, _merged, _until, receiver  # noqa: F401 -- a fixture
+from tests.contract.receivers import Receiver, until
+from tests.contract.test_forge import _hook, _merged
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 
@@ -400,7 +401,7 @@ def test_quirk_busy_merges(desk: Desk) -> None:
     assert statuses == [405, 405, 200]
 
 
-def test_quirk_repeated_and_renamed_deliveries(desk: Desk, receiver: Receiver) -> None:  # noqa: F811
+def test_quirk_repeated_and_renamed_deliveries(desk: Desk, receiver: Receiver) -> None:
     """Each delivery comes twice with the same bytes and another UUID; the action may be one nobody knows."""
     quirk(desk.ground, repeat_deliveries=True, hook_action="pondered", forgejo_headers=True)
     _hook(desk, f"{receiver.url}/twice")
@@ -412,13 +413,13 @@ def test_quirk_repeated_and_renamed_deliveries(desk: Desk, receiver: Receiver) -
     assert one["X-Forgejo-Signature"] == hmac.new(b"s3", first, hashlib.sha256).hexdigest()
 
 
-def test_quirk_held_deliveries(desk: Desk, receiver: Receiver) -> None:  # noqa: F811
+def test_quirk_held_deliveries(desk: Desk, receiver: Receiver) -> None:
     """Held deliveries never come; those after the quirk do."""
     _hook(desk, f"{receiver.url}/held")
     quirk(desk.ground, hold_deliveries=True)
     held = desk.issue()
     assert desk.ground.server is not None
-    _until(lambda: desk.ground.server is not None and desk.ground.server.forge.courier.idle)
+    until(lambda: desk.ground.server is not None and desk.ground.server.forge.courier.idle)
     quirk(desk.ground)
     sent = desk.issue()
     assert [json.loads(body)["number"] for _, _, body in receiver.wait(1)] == [sent]

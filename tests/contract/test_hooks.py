@@ -25,14 +25,13 @@ from fleetssd.hooks import Place
 from fleetssd.operations import webhooks
 from fleetssd.web.webhook import routes
 from tests.contract.forges import Desk, Ground, embedded
-from tests.contract.test_forge import ground  # noqa: F401 -- a fixture
 
 URL = "https://fleetssd.test/webhook"
 SECRET = "the hook's own secret"
 
 
 @pytest.fixture
-def desk(ground: Ground) -> Iterator[Desk]:  # noqa: F811 -- the fixture
+def desk(ground: Ground) -> Iterator[Desk]:
     """Make a repository, and take the quirks back afterwards."""
     yield ground.repository()
     if ground.server:
@@ -40,7 +39,7 @@ def desk(ground: Ground) -> Iterator[Desk]:  # noqa: F811 -- the fixture
 
 
 @contextmanager
-def admin(ground: Ground, token: str = "") -> Iterator[GiteaHooks]:  # noqa: F811
+def admin(ground: Ground, token: str = "") -> Iterator[GiteaHooks]:
     """Open the forge's hooks as the maintainer, or with another token."""
     made = GiteaHooks(ground.url, token or ground.maintainer.token)
     try:

@@ -18,14 +18,13 @@ from fleetssd.embedded.forge.quirks import Fault, Quirks
 from fleetssd.errors import Misconfigured, Rejected, Transient
 from fleetssd.operations.audit import Filing, file_issue
 from tests.contract.forges import Desk, Ground, embedded
-from tests.contract.test_forge import ground  # noqa: F401 -- a fixture
 
 TEXT = body(examine([Source("Modelfile", "modelfile", "PARAMETER temperature 0.3")], World()))
 OTHER = body(examine([Source("Modelfile", "modelfile", "PARAMETER temperature 0.4")], World()))
 
 
 @pytest.fixture
-def desk(ground: Ground) -> Iterator[Desk]:  # noqa: F811 -- the fixture
+def desk(ground: Ground) -> Iterator[Desk]:
     """Make a repository with two labels, and take the quirks back afterwards."""
     made = ground.repository()
     for name in ("audit", "serving"):
@@ -43,7 +42,7 @@ def alone(tmp_path: Path) -> Iterator[Ground]:
 
 
 @contextmanager
-def issues(ground: Ground, token: str = "") -> Iterator[GiteaIssues]:  # noqa: F811
+def issues(ground: Ground, token: str = "") -> Iterator[GiteaIssues]:
     """Open the forge's issues as the maintainer, or with another token."""
     made = GiteaIssues(ground.url, token or ground.maintainer.token)
     try:

@@ -35,6 +35,10 @@ def list_pulls(call: Call) -> Response:
         found = [issue for issue in found if issue.closed is (state == "closed")]
     if not call.state.old:
         found = _newer_filters(call, found)
+    if call.query.getlist("labels"):
+        # Any of these ids; a pull request with two of them is listed twice, since the servers join without distinct.
+        wanted = [int(text) for text in call.query.getlist("labels") if text.isdigit()]
+        found = [issue for issue in found for label in wanted if label in issue.labels]
     found.sort(key=lambda issue: (issue.created, issue.id), reverse=True)
     order = _ORDERS.get(call.text("sort"))
     if order and not (call.state.old and call.text("sort") == "recentclose"):

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from fleetssd.embedded.forge import access, accounts, pull_rows, repositories
 from fleetssd.embedded.forge.bare import NOTHING
-from fleetssd.embedded.forge.call import Call, Refusal, answer
+from fleetssd.embedded.forge.call import CAP, Call, Refusal, answer
 from fleetssd.embedded.forge.model import Account, Repository
 from fleetssd.embedded.forge.objects import FOLDER
 from fleetssd.errors import Rejected
@@ -33,7 +33,7 @@ def version(call: Call) -> Response:
 def settings(call: Call) -> Response:
     """Say how large pages get."""
     caps = {
-        "max_response_items": 50,
+        "max_response_items": call.state.quirks.page_cap or CAP,
         "default_paging_num": 30,
         "default_git_trees_per_page": 1000,
         "default_max_blob_size": 10485760,
@@ -221,6 +221,9 @@ def create_user(call: Call) -> Response:
     body = call.json
     login = str(body.get("username") or body.get("login") or "")
     made = accounts.create(call.state, login, email=str(body.get("email") or ""))
+    if body.get("password"):
+        made.password = access.digest(str(body["password"]))
+        call.state.save(made)
     return answer(call.view.account(made), 201)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from starlette.routing import Route
 
 from fleetssd.embedded.forge import access, api_hooks, api_issues, api_pulls, api_repos, quirks
 from fleetssd.embedded.forge.access import BadCredentials, Caller
-from fleetssd.embedded.forge.call import Call, Elsewhere, Refusal, answer
+from fleetssd.embedded.forge.call import JSON_TYPE, Call, Elsewhere, Refusal, answer, without_empty_arrays
 from fleetssd.embedded.forge.smart_http import GitServer
 from fleetssd.embedded.forge.state import State
 from fleetssd.embedded.forge.webhooks import Courier
@@ -147,7 +148,8 @@ class Forge:
             if fault is not None:
                 return Response(fault.body, fault.status, {**fault.headers, "Content-Type": fault.content_type})
             try:
-                return self._answer(call, request.headers.get("authorization", ""), handler)
+                response = self._answer(call, request.headers.get("authorization", ""), handler)
+                return _nulled(response) if state.quirks.null_arrays else response
             finally:
                 state.journal.commit()
                 self._send()
@@ -196,6 +198,13 @@ class Forge:
         if request.method == "HEAD":
             return Response(status_code=405)
         return PlainTextResponse("404 page not found\n", 404)
+
+
+def _nulled(response: Response) -> Response:
+    if response.headers.get("content-type") != JSON_TYPE:
+        return response
+    kept = {name: response.headers[name] for name in ("x-total-count", "link") if name in response.headers}
+    return answer(without_empty_arrays(json.loads(bytes(response.body))), response.status_code, headers=kept)
 
 
 def _check_scope(call: Call) -> None:

@@ -172,16 +172,20 @@ class Call:
         if limit <= 0:
             limit = max(len(items), 1) if limit < 0 and not cap else default
         limit = min(limit, cap) if cap else limit
+        limit = min(limit, self.state.quirks.page_cap or limit)
         start = (max(self.number("page", 1), 1) - 1) * limit
         rows = list(items[start : start + limit])
         if self.state.quirks.repeat_last_row and start and start <= len(items):
             rows = [items[start - 1], *rows][:limit]
+        if self.state.quirks.double_row:
+            rows += rows[-1:]
         return rows
 
     def paged(self, items: Sequence[Any], rows: list[Any], *, default: int = DEFAULT_LIMIT, cap: int = CAP) -> Response:
         """Answer with rows and the headers that tell of the other pages."""
         total, asked = len(items), self.number("limit", default)
         limit = (min(asked, cap) if cap else asked) if asked > 0 else default
+        limit = min(limit, self.state.quirks.page_cap or limit)
         last = max(-(-total // limit), 1)
         current = min(max(self.number("page", 1), 1), last)
         links = []
@@ -234,6 +238,15 @@ class Call:
         pairs = [(key, value) for key, value in self.query.multi_items() if key != "page"]
         query = urlencode(sorted([*pairs, ("page", str(page))]))
         return f'<{self.root}{self.path}?{query}>; rel="{relation}"'
+
+
+def without_empty_arrays(value: Any) -> Any:
+    """Return JSON in which arrays without items are null, as a server in Go writes those that nothing was put in."""
+    if isinstance(value, dict):
+        return {key: without_empty_arrays(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_empty_arrays(item) for item in value] or None
+    return value
 
 
 def answer(value: Any, status: int = 200, *, headers: dict[str, str] | None = None) -> Response:

@@ -12,7 +12,10 @@ GHOST = -1
 
 @dataclass(slots=True)
 class Account:
-    """A person, an agent or an organisation; `members` of an organisation maps account ids to a right."""
+    """A person, an agent or an organisation; `members` of an organisation maps account ids to a right.
+
+    `password` is the SHA-256 of one, empty for accounts that come by token alone.
+    """
 
     id: int
     login: str
@@ -22,6 +25,7 @@ class Account:
     is_admin: bool = False
     created: int = 0
     members: dict[str, str] = field(default_factory=dict)
+    password: str = ""
 
 
 @dataclass(slots=True)

@@ -50,6 +50,12 @@ class Quirks:
     """X-Total-Count grows by one with every page that is asked for."""
     repeat_last_row: bool = False
     """Every page after the first repeats the row that ended the page before."""
+    double_row: bool = False
+    """Every page holds its last row twice."""
+    page_cap: int = 0
+    """Pages of every list, the search too, are cut to so many rows in silence."""
+    null_arrays: bool = False
+    """Arrays without items are null."""
     null_timeline_item: bool = False
     """Timelines end in a null item."""
     sign_in_required: bool = False
