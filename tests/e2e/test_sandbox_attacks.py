@@ -46,6 +46,17 @@ def sandbox() -> Iterator[BubblewrapSandbox]:
         yield made
 
 
+@pytest.fixture(autouse=True)
+def _served_next(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After every attack on the shared sandbox, the next two jobs are graded as if nothing had happened."""
+    yield
+    if "sandbox" in request.fixturenames:
+        survivor = request.getfixturevalue("sandbox")
+        assert grade(survivor, RIGHT) == Grade("j", passed=True, fault=False, detail="")
+        wrong = grade(survivor, WRONG)
+        assert (wrong.passed, wrong.fault) == (False, False)
+
+
 def no_progress(done: int, total: int, what: str) -> None:
     """Show nothing."""
 
@@ -238,6 +249,55 @@ assert 0 < made < 8, made
 def test_memory_is_limited(sandbox: BubblewrapSandbox) -> None:
     """An allocation beyond the limit fails inside."""
     assert holds(sandbox, "try:\n    bytearray(300 << 20)\nexcept MemoryError:\n    pass\nelse:\n    assert 0\n")
+
+
+def test_memory_is_limited_in_sum(sandbox: BubblewrapSandbox) -> None:
+    """Processes that each stay below the limit and together do not end the run."""
+    many = """
+import os, time
+for _ in range(6):
+    if os.fork() == 0:
+        held = bytearray(os.urandom(1)) * (100 << 20)
+        time.sleep(60)
+        os._exit(0)
+time.sleep(60)
+"""
+    found = attack(sandbox, many)
+    assert (found.passed, found.fault) == (False, False)
+    assert "of memory in all processes" in found.detail
+
+
+@pytest.mark.parametrize(
+    "take",
+    ["libc.shmget(4242, 4096, 0o1666)", "libc.msgget(4242, 0o1666)", "libc.semget(4242, 1, 0o1666)"],
+    ids=["shared-memory", "queue", "semaphore"],
+)
+def test_memory_that_no_process_owns_is_refused(sandbox: BubblewrapSandbox, take: str) -> None:
+    """System V memory outlives its maker and counts for nobody, so there is none."""
+    assert holds(
+        sandbox,
+        f"""
+import ctypes, errno
+libc = ctypes.CDLL(None, use_errno=True)
+assert {take} == -1 and ctypes.get_errno() == errno.EPERM, ctypes.get_errno()
+""",
+    )
+
+
+def test_files_in_memory_are_refused(sandbox: BubblewrapSandbox) -> None:
+    """A memfd is not in the tmpfs and not in the address space, so libraries are told that there is none."""
+    assert holds(
+        sandbox,
+        """
+import errno, os
+try:
+    os.memfd_create("x")
+except OSError as error:
+    assert error.errno == errno.ENOSYS
+else:
+    assert 0
+""",
+    )
 
 
 def test_the_disk_cannot_be_filled(sandbox: BubblewrapSandbox) -> None:
@@ -460,6 +520,103 @@ for change in (lambda: os.setuid(0), lambda: os.setgroups([0]), lambda: os.chroo
     )
 
 
+def test_the_kernel_refuses_what_grading_never_needs(sandbox: BubblewrapSandbox) -> None:
+    """The filter is loaded: mounts, namespaces, tracing and a hypervisor's sockets are refused."""
+    assert holds(
+        sandbox,
+        """
+import ctypes, errno, socket
+libc = ctypes.CDLL(None, use_errno=True)
+assert "Seccomp:\t2" in open("/proc/self/status").read()
+for name, arguments in {
+    "mount": (b"tmpfs", b"/tmp", b"tmpfs", 0, None),
+    "unshare": (0x10000000,),
+    "setns": (0, 0),
+    "ptrace": (0, 0, 0, 0),
+    "personality": (0x0040000,),
+    "chroot": (b"/tmp",),
+    "fanotify_init": (0, 0),
+}.items():
+    assert libc[name](*arguments) == -1 and ctypes.get_errno() == errno.EPERM, name
+try:
+    socket.socket(getattr(socket, "AF_VSOCK", 40), socket.SOCK_STREAM)
+except OSError as error:
+    assert error.errno == errno.EAFNOSUPPORT
+else:
+    assert 0
+""",
+    )
+
+
+def test_threads_and_children_still_start(sandbox: BubblewrapSandbox) -> None:
+    """What tests do need passes the filter: threads, pools of processes, pipes, event loops, sockets of their own."""
+    assert holds(
+        sandbox,
+        """
+import asyncio, socket, subprocess, tempfile, threading
+from concurrent.futures import ProcessPoolExecutor
+threading.Thread(target=print).start()
+with ProcessPoolExecutor(1) as pool:
+    assert pool.submit(abs, -1).result() == 1
+assert subprocess.run(["cat"], input=b"x", capture_output=True).stdout == b"x"
+asyncio.run(asyncio.sleep(0))
+a, b = socket.socketpair()
+a.send(b"y")
+assert b.recv(1) == b"y"
+tempfile.TemporaryFile().write(b"z")
+""",
+    )
+
+
+def test_every_namespace_is_its_own(sandbox: BubblewrapSandbox) -> None:
+    """User, mount, process, ipc, uts and network namespaces are none of the host's."""
+    kinds = ("user", "mnt", "pid", "ipc", "uts", "net")
+    ours = {kind: str(Path("/proc/self/ns", kind).readlink()) for kind in kinds}
+    assert holds(
+        sandbox,
+        f"import os\nfor kind, host in {ours!r}.items():\n"
+        "    assert os.readlink(f'/proc/self/ns/{kind}') != host, kind\n",
+    )
+
+
+def test_a_set_uid_program_gives_nothing(sandbox: BubblewrapSandbox) -> None:
+    """A copy of a shell with the set-uid bit runs as whoever runs it, and /usr's own set-uid programs too."""
+    assert holds(
+        sandbox,
+        """
+import os, shutil, subprocess
+shutil.copy(shutil.which("id"), "/tmp/id")
+os.chmod("/tmp/id", 0o6755)
+for program in ("/tmp/id", "/usr/bin/su", "/usr/bin/mount", "/usr/bin/passwd"):
+    if not os.path.exists(program):
+        continue
+    if program == "/tmp/id":
+        assert subprocess.run([program, "-u"], capture_output=True, text=True).stdout.strip() == str(os.getuid())
+    else:
+        done = subprocess.run([program, "-c", "id -u"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert done.stdout.strip() != "0", (program, done)
+""",
+    )
+
+
+def test_the_gold_is_not_there(sandbox: BubblewrapSandbox) -> None:
+    """After the gold solution was graded, no file that a run can read holds it, nor any repository's history."""
+    gold = "def f(x):\n    return x + 1  # the-gold-of-this-problem\n"
+    assert grade(sandbox, gold).passed
+    search = """
+import os
+word = "-".join(("the", "gold", "of", "this", "problem"))
+for folder, folders, files in os.walk("/"):
+    if folder == "/":
+        folders[:] = [each for each in folders if each not in ("usr", "proc", "sys", "root", "home")]
+    assert ".git" not in folders + files, folder
+    for path in (os.path.join(folder, name) for name in files):
+        if os.path.isfile(path) and os.access(path, os.R_OK):
+            assert word not in open(path, errors="replace").read(1 << 20), path
+"""
+    assert holds(sandbox, search)
+
+
 # --- what is left behind
 
 
@@ -487,17 +644,15 @@ time.sleep(0.2)
         "import os\nfor n in range(3000):\n    os.mkdir('d')\n    os.chdir('d')\n",
         "import os\nos.makedirs('locked/in')\nos.chmod('locked', 0)\n",
         "for n in range(6000):\n    open(str(n), 'w').close()\n",
-        "import ctypes\nassert ctypes.CDLL(None).shmget(4242, 4096, 0o1666) >= 0\n",
     ],
-    ids=["deep", "locked", "many", "shared-memory"],
+    ids=["deep", "locked", "many"],
 )
 def test_a_mess_does_not_reach_the_next_run(sandbox: BubblewrapSandbox, mess: str) -> None:
     """What cannot be tidied up costs the place, never the next run."""
     assert holds(sandbox, mess)
     assert holds(
         sandbox,
-        "import os, ctypes\nassert os.listdir('.') == ['a.py'] and os.listdir('/tmp') == ['work']\n"
-        "assert ctypes.CDLL(None).shmget(4242, 4096, 0) == -1\n",
+        "import os\nassert os.listdir('.') == ['a.py'] and os.listdir('/tmp') == ['work']\n",
     )
 
 

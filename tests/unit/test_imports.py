@@ -72,7 +72,6 @@ def test_the_training_stack_is_imported_only_by_the_trainer() -> None:
 def _programs() -> set[str]:
     """Return the programs of child processes: they are run, not imported."""
     return {
-        "fleetssd.adapters.bubblewrap_zygote",
         *(f"fleetssd.adapters.samplers.{name}_child" for name in ("llamacpp", "transformers")),
     }
 

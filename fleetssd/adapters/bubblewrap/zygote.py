@@ -36,6 +36,8 @@ TAIL = 2_000
 MAX_INODES = 5_000  # beyond this, leaving is cheaper than tidying up
 PR_SET_DUMPABLE = 4
 RESULT_FD = 3
+LOOK_SECONDS = 0.05  # between looks at the memory of all processes of a run
+PAGE = resource.getpagesize()
 _INTERPRETER = dict.fromkeys(("python", "python3"), sys.executable)  # a system may have neither name
 
 
@@ -110,8 +112,8 @@ def _verdict(*, passed: bool = False, fault: bool = False, detail: str = "") -> 
 
 
 def _watch(child: int, out_r: int, result_r: int, limits: dict[str, Any]) -> tuple[str, bytes, bytes]:
-    """Wait for the child's end, the wall clock or a flood of output; return (why stopped, output's tail, result)."""
-    deadline = time.monotonic() + limits["wall_seconds"]
+    """Wait for the child's end or a limit of time, output or memory; return (why stopped, output's tail, result)."""
+    deadline, look = time.monotonic() + limits["wall_seconds"], time.monotonic() + LOOK_SECONDS
     pidfd = os.pidfd_open(child)
     poll = select.poll()
     for each in (pidfd, out_r, result_r):
@@ -120,7 +122,7 @@ def _watch(child: int, out_r: int, result_r: int, limits: dict[str, Any]) -> tup
     tail, total, result, ended, running = b"", 0, b"", "", True
     try:
         while running and not ended:
-            left = deadline - time.monotonic()
+            left = min(deadline - time.monotonic(), look - time.monotonic())
             ready = dict(poll.poll(max(0.0, left) * 1000.0))
             running = pidfd not in ready
             while (chunk := _read(out_r)) and total <= limits["output_bytes"]:
@@ -129,6 +131,10 @@ def _watch(child: int, out_r: int, result_r: int, limits: dict[str, Any]) -> tup
                 ended = f"wrote more than {limits['output_bytes']} bytes of output"
             elif running and time.monotonic() >= deadline:
                 ended = f"took longer than {limits['wall_seconds']} s"
+            elif running and time.monotonic() >= look:
+                look = time.monotonic() + LOOK_SECONDS
+                if _held() > limits["memory_bytes"]:
+                    ended = f"held more than {limits['memory_bytes']} bytes of memory in all processes"
             result = (result + _read(result_r))[:200]
             for each in (out_r, result_r):
                 if ready.get(each, 0) & select.POLLHUP and not ready[each] & select.POLLIN:
@@ -136,6 +142,18 @@ def _watch(child: int, out_r: int, result_r: int, limits: dict[str, Any]) -> tup
     finally:
         os.close(pidfd)
     return ended, tail, result
+
+
+def _held() -> int:
+    """Return the bytes that all processes but this one hold, what a fork shares counted in each; 0 without /proc."""
+    pages = 0
+    with contextlib.suppress(FileNotFoundError), os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdigit() and entry.name != "1":
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
+                    resident, shared = Path(entry.path, "statm").read_bytes().split()[1:3]
+                    pages += int(resident) - int(shared)
+    return pages * PAGE
 
 
 def _read(descriptor: int) -> bytes:

@@ -1,0 +1,30 @@
+"""Port Sandbox by bubblewrap: namespaces prepared once, a fork for every run.
+
+Every worker is one long-lived `bwrap` with the program of `zygote.py` inside: no network, no home, no inherited
+environment or descriptors, a read-only system, a small tmpfs, private /proc and /dev, user, mount, process, ipc and
+uts namespaces, and the seccomp filter of `seccomp.py`. A run is a fork in there: own session, rlimits on processor
+time, memory, processes, file size and descriptors, a limit on the memory of all its processes, wall clock, output
+cap; afterwards everything it left is killed and wiped. A worker that cannot be proven clean is replaced. Started by
+root, runs get a uid of their own in a namespace that knows it; started by a user, a namespace that knows that user
+only.
+Nothing of a repository is in there but the files of the job: no `.git`, no later commit, no gold solution.
+
+Not covered:
+- Code under test and its Python test share one process (for speed), so code that is written to cheat can: patch
+  builtins or the standard library, return objects that equal everything, read the hidden test's file and answer what
+  it expects, or find the token that says "the script reached its end" by walking frames. Leaving early
+  (`os._exit(0)`, `sys.exit(0)`) and rewriting the test file do not pass. For other commands than Python only the exit
+  status counts, so leaving early with 0 does pass there.
+- The memory of all processes of a run is looked at and not reserved (no cgroup): between two looks a run may go beyond
+  its limit by what it touches in 50 ms. The tmpfs comes on top. Without a private /proc only the limit a process holds.
+- The seccomp filter refuses the calls it lists; the rest of the kernel's surface is in reach, and on other machines
+  than x86_64 and aarch64 all of it. This is no shield against kernel exploits.
+- Timing and load side channels; the read-only system (/usr and the base interpreter) can be read.
+- Started by a user, a run may lower the zygote's own rlimits (same uid) and so end it: the job is then a fault,
+  which counts against the candidate.
+"""
+
+from fleetssd.adapters.bubblewrap.confinement import Limits
+from fleetssd.adapters.bubblewrap.sandbox import BubblewrapSandbox
+
+__all__ = ["BubblewrapSandbox", "Limits"]

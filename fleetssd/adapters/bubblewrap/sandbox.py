@@ -1,0 +1,115 @@
+"""BubblewrapSandbox: jobs over a few prepared workers, each of which is replaced where it is not proven clean."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
+
+from fleetssd.adapters.bubblewrap.confinement import Limits, Shape, hint, shapes
+from fleetssd.adapters.bubblewrap.worker import DeadError, Zygote, start
+from fleetssd.errors import Misconfigured
+from fleetssd.ports import Grade, Job, Progress
+
+_INSTALL = "Install it: apt-get install bubblewrap"
+
+
+class BubblewrapSandbox:
+    """Grades jobs in `workers` sandboxes at once. Thread-safe; use it as a context manager or call `close`.
+
+    Raises Misconfigured at construction where bubblewrap is missing or may not make namespaces.
+    """
+
+    def __init__(self, limits: Limits | None = None, *, workers: int = 2) -> None:
+        self._limits = limits or Limits()
+        bwrap = shutil.which("bwrap")
+        if bwrap is None:
+            raise Misconfigured("bubblewrap (bwrap) is not installed, and nothing runs unsandboxed", hint=_INSTALL)
+        self._bwrap = bwrap
+        self._closed = False
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._zygotes: set[Zygote] = set()
+        # The workers' threads live as long as the sandbox: the kernel ends a bwrap with the thread
+        # that started it.
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
+        try:
+            self._shape = self._pool.submit(self._find_shape).result()
+        except BaseException:
+            self._pool.shutdown()
+            raise
+
+    def run(self, jobs: Sequence[Job], progress: Progress) -> list[Grade]:
+        """Run every job, in parallel, and return the grades in order. A sandbox that dies twice on a job is a fault."""
+        grades = []
+        for grade in self._pool.map(self._grade, jobs):
+            grades.append(grade)
+            progress(len(grades), len(jobs), "sandbox")
+        return grades
+
+    def close(self) -> None:
+        """End the sandbox and everything in it; jobs under way end as faults, jobs not begun are cancelled."""
+        with self._lock:
+            self._closed, zygotes = True, list(self._zygotes)
+        for zygote in zygotes:
+            zygote.kill()
+        self._pool.shutdown(cancel_futures=True)
+        for zygote in zygotes:
+            zygote.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _grade(self, job: Job) -> Grade:
+        deaths = []
+        for _ in range(2):
+            try:
+                reply = self._zygote().ask({"files": job.files, "command": job.command}, self._limits.wall_seconds)
+            except DeadError as death:
+                deaths.append(str(death))
+                self._discard()
+                continue
+            if reply["retire"]:
+                self._discard()
+            return Grade(job.id, bool(reply["passed"]), bool(reply["fault"]), str(reply["detail"]))
+        return Grade(job.id, passed=False, fault=True, detail=f"the sandbox died twice: {deaths[-1]}")
+
+    def _zygote(self) -> Zygote:
+        """Return this thread's zygote, started where there is none."""
+        found: Zygote | None = getattr(self._local, "zygote", None)
+        return found or self._keep(start(self._bwrap, self._shape, self._limits))
+
+    def _keep(self, zygote: Zygote) -> Zygote:
+        with self._lock:
+            if not self._closed:
+                self._zygotes.add(zygote)
+                self._local.zygote = zygote
+                return zygote
+        zygote.release()
+        raise DeadError("the sandbox is closed")
+
+    def _discard(self) -> None:
+        """Drop this thread's zygote, if it has one."""
+        zygote: Zygote | None = getattr(self._local, "zygote", None)
+        self._local.zygote = None
+        if zygote is not None:
+            with self._lock:
+                self._zygotes.discard(zygote)
+            zygote.release()
+
+    def _find_shape(self) -> Shape:
+        """Try the ways this machine may allow, the tightest first, and keep the first that starts."""
+        failures = []
+        for shape in shapes():
+            try:
+                self._keep(start(self._bwrap, shape, self._limits))
+            except DeadError as death:
+                failures.append(str(death))
+            else:
+                return shape
+        raise Misconfigured(f"bubblewrap cannot make a sandbox here: {failures[0]}", hint=hint(failures))
