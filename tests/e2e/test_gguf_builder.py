@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from fleetssd import gguf_header
-from fleetssd.adapters.gguf_builder import GgufBuilder
+from fleetssd.adapters.gguf_builder import GgufBuilder, quants
 from fleetssd.errors import Corrupt, FleetError, Misconfigured, Rejected
 from tests.e2e import tiny
 from tests.e2e.conftest import Trained
@@ -426,16 +426,29 @@ def test_types_that_cannot_be_read_are_refused_with_a_way_out(
 @pytest.mark.parametrize("shape", [(1, 32), (3, 4096 + 32), (70, 2048)])
 def test_q8_0_is_quantised_as_the_package_does(shape: tuple[int, int], seed: int) -> None:
     """The fast sum of Q8_0 rows equals the gguf package's dequantise, add, quantise bit for bit, ties and zeros too."""
-    from fleetssd.adapters.gguf_builder.quants import add
-
     rng = np.random.default_rng(seed)
-    kind = gguf.GGMLQuantizationType.Q8_0
+    kind, height = gguf.GGMLQuantizationType.Q8_0, shape[0]
     packed = gguf.quantize(rng.standard_normal(shape, np.float32), kind)
     whole = gguf.dequantize(packed, kind)
     delta = rng.choice([0.0, 1e-3, 1.0], shape).astype(np.float32) * rng.standard_normal(shape, np.float32)
     delta[0, :32] = -whole[0, :32]  # a block of zeros
     delta[-1, -32:] = np.arange(32) * np.float32(0.5) - whole[-1, -32:]  # halves of the scale: ties
-    assert add(packed.tobytes(), kind, delta, kind).tobytes() == gguf.quantize(whole + delta, kind).tobytes()
+    a = quants.laid_out(delta, kind, kind)  # B is the identity: B @ A is exactly the matrix we want to add
+    got = quants.add(packed.tobytes(), kind, np.eye(height, dtype=np.float32), a, kind)
+    assert got is not None
+    assert got.tobytes() == gguf.quantize(whole + delta, kind).tobytes()
+
+
+@pytest.mark.parametrize("value", [1e9, float("inf"), float("nan")])
+def test_a_scale_out_of_range_is_told(value: float) -> None:
+    """A block whose scale float16 cannot hold, or that is no number, gives None instead of bytes."""
+    kind = gguf.GGMLQuantizationType.Q8_0
+    packed = gguf.quantize(np.ones((2, 64), np.float32), kind)
+    delta = np.zeros((1, 64), np.float32)
+    delta[0, 40] = value
+    with np.errstate(invalid="ignore"):
+        a, b = quants.laid_out(delta, kind, kind), np.ones((2, 1), np.float32)
+        assert quants.add(packed.tobytes(), kind, b, a, kind) is None
 
 
 def bare(path: Path, architecture: str, **keys_: float) -> Path:

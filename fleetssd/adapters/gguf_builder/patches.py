@@ -20,13 +20,13 @@ import numpy as np
 from fleetssd import gguf_header
 from fleetssd.adapters.gguf_builder import pieces
 from fleetssd.adapters.gguf_builder.pieces import Piece
-from fleetssd.adapters.gguf_builder.quants import WRITABLE, Type, add, row_bytes
+from fleetssd.adapters.gguf_builder.quants import WRITABLE, Type, add, laid_out, row_bytes
 from fleetssd.adapters.gguf_builder.source import ARCHITECTURES, Base, Matrix, Source, Target, targets
 from fleetssd.errors import Misconfigured, Rejected
 from fleetssd.gguf_header import Tensor
 
-Factors: TypeAlias = Callable[[Target], tuple[Matrix, Matrix]]
-"""Reads the two matrices of a target."""
+Factors: TypeAlias = Callable[[Target, Any], tuple[Matrix, Matrix]]
+"""Reads the two matrices of a target that is to have a type."""
 
 _VALUES = 1 << 19
 """Values merged as one piece, by whole rows: B @ A of so many stays in the cache that the sum reads it from."""
@@ -95,9 +95,9 @@ def merge(source: Source, base: Base, fallback: str) -> dict[str, Change]:
 
     All checks come before the first byte. Raises Misconfigured for a type that cannot be read.
     """
-    found = targets(source, base)
+    found = {target: _written(target, fallback) for target in targets(source, base)}
     factors: Factors = lru_cache(maxsize=3)(partial(_factors, source))  # pieces come target by target
-    return {target.name: _merged(factors, base, target, _written(target, fallback)) for target in found}
+    return {target.name: _merged(factors, base, target, kind) for target, kind in found.items()}
 
 
 def _written(target: Target, fallback: str) -> Any:
@@ -123,9 +123,10 @@ def _readable(kind: int) -> bool:
     return True
 
 
-def _factors(source: Source, target: Target) -> tuple[Matrix, Matrix]:
-    """Return A, and B in the base's order of rows, times its strength."""
-    return source.matrix(target.pair.a), target.rows(source.matrix(target.pair.b)) * np.float32(target.pair.scale)
+def _factors(source: Source, target: Target, out: Any) -> tuple[Matrix, Matrix]:
+    """Return A as its sum wants it, and B in the base's order of rows, times its strength."""
+    a = laid_out(source.matrix(target.pair.a), Type(target.tensor.type), out)
+    return a, target.rows(source.matrix(target.pair.b)) * np.float32(target.pair.scale)
 
 
 def _merged(factors: Factors, base: Base, target: Target, out: Any) -> Change:
@@ -138,9 +139,9 @@ def _merged(factors: Factors, base: Base, target: Target, out: Any) -> Change:
 def _rows(factors: Factors, base: Base, target: Target, out: Any, rows: range) -> Matrix:
     kind = Type(target.tensor.type)
     stride = row_bytes(kind, target.tensor.shape[1])
-    a, b = factors(target)
+    a, b = factors(target, out)
     raw = base.read(target.tensor.offset + rows.start * stride, len(rows) * stride)
-    data = add(raw, kind, b[rows.start : rows.stop] @ a, out)
+    data = add(raw, kind, b[rows.start : rows.stop], a, out)
     if data is None:
         raise Rejected(f"{target.name} leaves the range of {out.name} when merged", hint="The adapter is too strong.")
     return data
