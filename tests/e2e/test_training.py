@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-import os
 import shutil
 import signal
 import socket
@@ -170,6 +170,37 @@ def test_a_damaged_adapter_is_not_accepted(trained: Trained, tiny_model: tiny.Ti
         ProcessTrainer(isolate=False).train(trained.plan, trained.rows, tiny_model.hf, job, silent)
 
 
+@pytest.mark.parametrize(
+    ("damage", "error", "words"),
+    [
+        ("empty", Corrupt, "holds no tensor"),
+        ("zeros", Rejected, "all zeros"),
+        ("nan", Rejected, "NaN or infinite weights"),
+    ],
+)
+def test_an_adapter_that_says_nothing_is_not_accepted(
+    trained: Trained, tiny_model: tiny.Tiny, tmp_path: Path, damage: str, error: type[FleetError], words: str
+) -> None:
+    """An adapter without tensors, of zeros or with a NaN is refused, though its result vouches for its bytes."""
+    job = tmp_path / "run"
+    shutil.copytree(trained.folder, job)
+    weights = job / "adapter" / "adapter_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little")
+    if damage == "empty":
+        data = bytearray((2).to_bytes(8, "little") + b"{}")
+    elif damage == "zeros":
+        data[start:] = bytes(len(data) - start)
+    else:
+        data[-4:] = b"\x00\x00\xc0\x7f"
+    weights.write_bytes(data)
+    result = json.loads((job / "result.json").read_text())
+    result["adapter_digest"] = hashlib.sha256(data).hexdigest()
+    (job / "result.json").write_text(json.dumps(result))
+    with pytest.raises(error, match=words):
+        ProcessTrainer(Path("/bin/false")).train(trained.plan, trained.rows, tiny_model.hf, job, silent)
+
+
 def test_rows_that_are_not_the_plans_are_refused(trained: Trained, tiny_model: tiny.Tiny, tmp_path: Path) -> None:
     """A rows file that changed after the plan raises Corrupt before anything starts."""
     rows = tmp_path / "rows.jsonl"
@@ -207,29 +238,72 @@ def test_every_verb_explains_itself(verb: list[str]) -> None:
     assert "usage:" in done.stdout
 
 
+ATTACK = """
+import glob, os, socket, sys
+port, pid, token, *places = sys.argv[1:]
+found = []
+def tried(name, attack):
+    try:
+        if attack(): found.append(name)
+    except OSError: pass
+def knock(family, address):
+    with socket.socket(family) as s:
+        s.settimeout(5)
+        return s.connect_ex(address) == 0
+tried("network", lambda: knock(socket.AF_INET, ("127.0.0.1", int(port))))
+tried("network by name", lambda: knock(socket.AF_UNIX, "\\0fleetssd-" + port))
+tried("token", lambda: open(token).read())
+tried("database", lambda: open(os.path.join(os.path.dirname(token), "fleetssd.sqlite3")).read())
+tried("token through a process", lambda: open(f"/proc/{pid}/root{token}").read())
+tried("environment of a process", lambda: b"SECRET" in open(f"/proc/{pid}/environ", "rb").read())
+tried("environment", lambda: "SECRET" in str(os.environ))
+for at in glob.glob("/proc/[0-9]*/root"):
+    tried("token through any process", lambda: open(at + token).read())
+for place in places:
+    tried(place, lambda: open(os.path.join(place, "mark"), "w").close() is None)
+print(sorted(set(found)))
+"""
+"""What a trainer that were taken over would try: every line that works is printed."""
+
+
 @pytest.mark.skipif(not bubblewrap_works(), reason="bubblewrap cannot start here")
-def test_a_confined_trainer_sees_no_network_and_no_home(tmp_path: Path) -> None:
-    """Under bubblewrap a listening port of the host is out of reach, its files too, and only the job is writable."""
-    (tmp_path / "base").mkdir()
-    (tmp_path / "job").mkdir()
-    (tmp_path / "secret").write_text("token")
-    code = (
-        "import os, socket, sys\n"
-        "found = []\n"
-        "s = socket.socket(); s.settimeout(5)\n"
-        "if s.connect_ex(('127.0.0.1', int(sys.argv[1]))) == 0: found.append('network')\n"
-        "if os.path.exists(sys.argv[2]): found.append('secret')\n"
-        "for place in sys.argv[3:]:\n"
-        "    try: open(os.path.join(place, 'mark'), 'w').close(); found.append(place)\n"
-        "    except OSError: pass\n"
-        "print(found)\n"
-    )
+def test_a_confined_trainer_reaches_no_network_token_or_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of reach: listening ports, sockets by name, files, environments, other processes' roots; one folder writes.
+
+    The same attack without walls gets everything: so it is the walls that hold.
+    """
+    monkeypatch.setenv("FLEETSSD_SECRET", "SECRET")
+    for name in ("base", "job"):
+        (tmp_path / name).mkdir()
+    for name in ("token", "fleetssd.sqlite3"):
+        (tmp_path / name).write_text("private")
     job, base = tmp_path / "job", tmp_path / "base"
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        arguments = [str(server.getsockname()[1]), str(tmp_path / "secret"), str(base), sys.prefix, str(job)]
-        walled = [*confined(Path(sys.executable), base, job), sys.executable, "-c", code, *arguments]
-        plain = [sys.executable, "-c", code, *arguments[:2]]
-        outside = subprocess.run(plain, capture_output=True, text=True, check=True)
-        inside = subprocess.run(walled, capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]})
-    assert outside.stdout.strip() == "['network', 'secret']"
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as named:
+        port = server.getsockname()[1]
+        named.bind(f"\0fleetssd-{port}")
+        named.listen()
+        idle = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+        with subprocess.Popen(idle, stdin=subprocess.PIPE) as other:  # a process of ours with a secret environment
+            attack = [sys.executable, "-c", ATTACK, str(port), str(other.pid), str(tmp_path / "token")]
+            attack += [str(base), sys.prefix, str(job)]
+            walled = [*confined(Path(sys.executable), base, job), *attack]
+            inside = subprocess.run(walled, capture_output=True, text=True, check=True, env=environment(job, 1))
+            attack[attack.index(sys.prefix)] = str(job)
+            outside = subprocess.run(attack, capture_output=True, text=True, check=True)
     assert inside.stdout.strip() == str([str(job)])
+    names = [
+        "network", "network by name", "token", "database", "token through a process", "environment of a process",
+        "environment", "token through any process",
+    ]  # fmt: skip
+    assert outside.stdout.strip() == str(sorted([*names, str(base), str(job)]))
+
+
+def test_a_trainer_is_told_what_it_needs_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its environment is made, not inherited, and it is offline for every library that could go online."""
+    monkeypatch.setenv("HF_TOKEN", "SECRET")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    told = environment(tmp_path, 1)
+    assert "HF_TOKEN" not in told
+    assert (told["HF_HUB_OFFLINE"], told["UNSLOTH_DISABLE_STATISTICS"], told["UNSLOTH_AUTO_INSTALL"]) == ("1", "1", "0")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fleetssd.errors import Corrupt, Misconfigured
 from fleetssd.gitea import PullKey
@@ -15,7 +20,7 @@ from fleetssd.operations import learn
 from fleetssd.operations.learn import Base, Wanted
 from fleetssd.placement import Choice, Placement
 from fleetssd.recipe import Lora, NightPlan, Sampling
-from fleetssd.training import Row, encode_rows
+from fleetssd.training import Row, TrainPlan, encode_rows
 from tests.fakes import FakeTrainer, MemoryStore
 from tests.services.test_night import START, record
 
@@ -68,10 +73,15 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
     """Return a night with eight records and a file of open data."""
-    stage = Stage(tmp_path)
-    (tmp_path / "hf").mkdir()
-    (tmp_path / "hf" / "model.safetensors").write_bytes(b"weights")
-    (tmp_path / "mix.jsonl").write_bytes(encode_rows(MIX))
+    return staged(tmp_path)
+
+
+def staged(folder: Path) -> Stage:
+    """Lay a night out in this folder."""
+    stage = Stage(folder)
+    (folder / "hf").mkdir(parents=True)
+    (folder / "hf" / "model.safetensors").write_bytes(b"weights")
+    (folder / "mix.jsonl").write_bytes(encode_rows(MIX))
     for number in range(RECORDS):
         stage.store.put_pull(PullKey("http://forge", 1, number), "t", record(number, "train"), START)
     return stage
@@ -87,6 +97,42 @@ def test_open_data_is_mixed_in_and_named(stage: Stage) -> None:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert result["mix"] == {"digest": digest, "ratio": 0.5, "rows": 4}
     assert stage.run(Wanted())["mix"] is None
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    names=st.lists(st.text("abcdefgh", min_size=12, max_size=20), min_size=1, max_size=3),
+    mixed=st.booleans(),
+    threads=st.integers(1, 9),
+)
+def test_a_plan_knows_no_place(tmp_path: Path, names: list[str], mixed: bool, threads: int) -> None:
+    """Wherever a night lies, its plan is the same JSON and no text in it is a path: another machine can run it."""
+
+    def planned(folder: Path) -> dict[str, Any]:
+        stage = staged(folder)
+        stage.run(Wanted(mix=stage.folder / "mix.jsonl" if mixed else None, threads=threads))
+        return stage.trainer.plans[0].to_json()
+
+    with TemporaryDirectory(dir=tmp_path) as one, TemporaryDirectory(dir=tmp_path) as other:
+        plan = planned(Path(one).joinpath(*names))
+        assert plan == planned(Path(other))
+    assert TrainPlan.from_json(json.loads(json.dumps(plan))).to_json() == plan
+    told = list(texts(plan))
+    assert told
+    assert not [text for text in told if "/" in text or "\\" in text or any(name in text for name in names)]
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Yield every text in a JSON value, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield name
+            yield from texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from texts(inner)
 
 
 def test_open_data_that_is_missing_or_torn_stops_the_night(stage: Stage) -> None:

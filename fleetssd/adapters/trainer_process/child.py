@@ -15,11 +15,12 @@ from typing import Any
 import fleetssd
 from fleetssd.placement import Placement
 
-_PATIENCE_SECONDS = 30.0
+_PATIENCE_SECONDS = 30
 """How long a stopped trainer may take to write its checkpoint before it is killed."""
 
 _WALLS = (
     *("bwrap", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--die-with-parent"),
+    *("--unshare-pid", "--as-pid-1"),  # /proc/PID/root of another process would lead around every wall
     *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),  # noqa: S108  the child's own, gone with it
 )
 
@@ -82,14 +83,16 @@ def _inner_pid(told: bytes, otherwise: int) -> int:
 
 def _stop(child: Child) -> None:
     process = child.process
-    if process.poll() is None:
+    for _ in range(_PATIENCE_SECONDS):
+        if process.poll() is not None:
+            break
         with contextlib.suppress(ProcessLookupError):
-            os.kill(child.pid, signal.SIGTERM)
-        try:
-            process.communicate(timeout=_PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            os.kill(child.pid, signal.SIGTERM)  # and again: one that has no handler yet, the kernel keeps from a pid 1
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=1.0)
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     if process.stdout:
         process.stdout.close()
 
