@@ -10,7 +10,7 @@ import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypeAlias, get_args
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -288,11 +288,13 @@ class Gate(Section):
 
 
 class Guards(Section):
-    """What a coder must not forget while it learns: questions beside the fleet's own work, asked of base and candidate."""
+    """What a coder must not forget while it learns: questions beside the fleet's own work."""
+GuardSet: TypeAlias = Literal["shell", "knowledge", "instructions", "harmless", "unsafe"]
+"""The guard tasks that ship with fleetssd."""
 
-    sets: tuple[Literal["shell", "knowledge", "instructions", "harmless", "unsafe"], ...] = (
-        "shell", "knowledge", "instructions", "harmless", "unsafe",
-    )  # fmt: skip
+
+
+    sets: tuple[GuardSet, ...] = get_args(GuardSet)
     files: tuple[Path, ...] = ()
     samples: int = Field(default=4, gt=0)
     max_tokens: int = Field(default=256, gt=0)

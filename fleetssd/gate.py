@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from fleetssd import sequential
 from fleetssd.config import Gate as Policy
+from fleetssd.guards import Guard
 from fleetssd.power import detectable_seen
 from fleetssd.probes import Alarm, ProbeReadings, compare
 from fleetssd.scoring import Array, Estimate, Scores, deltas, difference, estimate, sign_flip
@@ -24,7 +25,9 @@ class Evidence:
     The probes of base and candidate were read at the same effective temperature. `voids` of `samples` candidate runs
     were sandbox faults (already counted as failed). `overlap` counts held-out issues that leaked into training.
     `alpha` is tonight's share of the error budget; `consulted` says how often this hold-out has been used.
-    `design` is the bet by which an evaluation was stopped, None where every issue was asked whatever came.
+    `guards` are the guard sets, base and candidate at one effective temperature; `style_may_move` where merged work
+    teaches its style. `design` is the bet by which an evaluation was stopped, None where every issue was asked whatever
+    came.
     """
 
     incumbent: Scores
@@ -47,6 +50,8 @@ class Evidence:
     seed: int = 0
     design: sequential.Design | None = None
     teacher: Scores | None = None
+    guards: tuple[Guard, ...] = ()
+    style_may_move: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,7 @@ class Verdict:
     overlap: int
     arms: tuple[Arm, ...]
     alarms: tuple[Alarm, ...]
+    guards: tuple[Guard, ...]
     splits: tuple[Split, ...]
     base_probes: ProbeReadings
     candidate_probes: ProbeReadings
@@ -129,7 +135,7 @@ def decide(evidence: Evidence, policy: Policy) -> Verdict:
     """
     e, level = evidence, 1.0 - policy.alpha
     gains = _gains(e, level)
-    alarms = compare(e.base_probes, e.candidate_probes, policy)
+    alarms = compare(e.base_probes, e.candidate_probes, policy, style=not e.style_may_move)
     void_share = e.voids / e.samples if e.samples else 1.0
     kind, reason = _verdict(e, policy, gains, alarms, void_share)
     tuned, teacher = e.tuned_base, e.teacher
@@ -154,6 +160,7 @@ def decide(evidence: Evidence, policy: Policy) -> Verdict:
         overlap=e.overlap,
         arms=_arms(e, level),
         alarms=alarms,
+        guards=e.guards,
         splits=() if tuned is None else decompose(e.base, tuned, e.candidate, teacher, level=level, seed=e.seed),
         base_probes=e.base_probes,
         candidate_probes=e.candidate_probes,
@@ -227,14 +234,17 @@ def _verdict(
     """Apply the rules in order: what voids the night, what shows harm, what is missing for a promotion."""
     if flaw := _flaw(e, policy, void_share):
         return "invalid", flaw
-    if harm := _harm(e.k, policy, gains, alarms):
+    if harm := _harm(e, policy, gains, alarms):
         return "reject", harm
     if missing := _missing(e, policy, gains):
         return "keep", missing
-    return (
-        "promote",
-        f"pass@1 moved by {_pp(gains.tonight)}{_e(gains)}; pass@{e.k} by {_pp(gains.lift_k)}; no probe alarm",
-    )
+    moved = f"pass@1 moved by {_pp(gains.tonight)}{_e(gains)}; pass@{e.k} by {_pp(gains.lift_k)}"
+    return "promote", f"{moved}; no probe alarm{_guarded(e)}"
+
+
+def _guarded(e: Evidence) -> str:
+    held = [guard.name for guard in e.guards if guard.state == "holds"]
+    return f"; guards hold: {', '.join(held)}" if held else ""
 
 
 def _flaw(e: Evidence, policy: Policy, void_share: float) -> str:
@@ -248,11 +258,12 @@ def _flaw(e: Evidence, policy: Policy, void_share: float) -> str:
     return ""
 
 
-def _harm(k: int, policy: Policy, gains: _Gains, alarms: tuple[Alarm, ...]) -> str:
+def _harm(e: Evidence, policy: Policy, gains: _Gains, alarms: tuple[Alarm, ...]) -> str:
     found = [] if gains.lift.high >= 0.0 else [f"pass@1 moved by {_pp(gains.lift)}"]
     if _beyond_margin(gains.lift_k, policy) and gains.lift_k.high < 0.0:
-        found.append(f"pass@{k} moved by {_pp(gains.lift_k)}, beyond {_margin(policy)}")
+        found.append(f"pass@{e.k} moved by {_pp(gains.lift_k)}, beyond {_margin(policy)}")
     found += [f"probe alarm: {alarm}" for alarm in alarms]
+    found += [guard.sentence for guard in e.guards if guard.state == "drop"]
     return "; ".join(found)
 
 
@@ -264,6 +275,8 @@ def _missing(e: Evidence, policy: Policy, gains: _Gains) -> str:
         return f"no gain shown: {_pp(gains.tonight)}{_e(gains)}; the smallest detectable effect was {seen}"
     if _beyond_margin(gains.lift_k, policy):
         return f"pass@{e.k} moved by {_pp(gains.lift_k)}, beyond {_margin(policy)}"
+    if unproven := [guard.sentence for guard in e.guards if guard.state == "open"]:
+        return "; ".join(unproven)
     return "" if e.manage == "none" else _missing_over_tuned(e)
 
 

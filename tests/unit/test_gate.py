@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fleetssd.config import Gate
 from fleetssd.gate import Evidence, decide, decompose
+from fleetssd.guards import Guard, weigh
 from fleetssd.probes import ProbeReadings
 from fleetssd.scoring import Scores, tally
 from fleetssd.sequential import Design
@@ -204,6 +205,52 @@ def test_the_teachers_decode_stands_beside_the_split() -> None:
     assert found.over_teacher.point == pytest.approx(found.splits[0].total.point - 0.0656, abs=1e-3)
     assert [each.name for each in found.arms] == ["incumbent", "base", "tuned base", "teacher decode", "candidate"]
     assert decide(evidence(), Gate()).over_teacher is None
+
+
+GUARDED = Scores(tuple(f"i{number:02}" for number in range(60)), (4,) * 60, (3,) * 60)
+
+
+def guard(*counts: int) -> Guard:
+    """Return a guard set of 60 items with 4 answers each, of which the base passes 3; the counts repeat."""
+    candidate = replace(GUARDED, c=tuple(counts[number % len(counts)] for number in range(60)))
+    return weigh("shell", GUARDED, candidate, Gate())
+
+
+def test_a_guard_that_holds_is_named_in_the_promotion() -> None:
+    """A candidate that forgot nothing is promoted, and the reason says what it was held against."""
+    verdict = decide(evidence(guards=(guard(3),)), Gate())
+    assert (verdict.kind, verdict.guards[0].state) == ("promote", "holds")
+    assert verdict.reason.endswith("guards hold: shell")
+
+
+def test_a_guard_that_drops_rejects() -> None:
+    """Whoever solves more issues and forgets the shell is rejected."""
+    verdict = decide(evidence(guards=(guard(3), guard(2))), Gate())
+    assert verdict.kind == "reject"
+    assert "guard shell moved by -25.0 pp" in verdict.reason
+
+
+def test_a_guard_that_is_not_shown_to_hold_keeps() -> None:
+    """What may have been forgotten is not promoted."""
+    verdict = decide(evidence(guards=(guard(4, 4, 0),)), Gate())
+    assert verdict.kind == "keep"
+    assert "not shown to stay within the margin" in verdict.reason
+
+
+def test_a_guard_that_shows_nothing_does_not_block() -> None:
+    """0 against 0 is no evidence: the night is promoted, and the guard does not stand among those that hold."""
+    nothing = replace(GUARDED, c=(0,) * 60)
+    verdict = decide(evidence(guards=(weigh("shell", nothing, nothing, Gate()),)), Gate())
+    assert verdict.kind == "promote"
+    assert "guards hold" not in verdict.reason
+    assert verdict.guards[0].state == "blind"
+
+
+def test_style_may_move_where_merged_work_teaches_it() -> None:
+    """A candidate that no longer fences its answers alarms, but for the arm that learned just that."""
+    bare = {"base_probes": replace(READINGS, fenced=1.0), "candidate_probes": replace(READINGS, fenced=0.0)}
+    assert "fenced 0 is below 0.5" in decide(evidence(**bare), Gate()).reason
+    assert decide(evidence(**bare, style_may_move=True), Gate()).kind == "promote"
 
 
 def test_where_the_evaluation_could_stop_the_e_value_decides() -> None:
