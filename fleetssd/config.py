@@ -287,12 +287,12 @@ class Gate(Section):
     guard_items: int = Field(default=30, ge=2)
 
 
-class Guards(Section):
-    """What a coder must not forget while it learns: questions beside the fleet's own work."""
 GuardSet: TypeAlias = Literal["shell", "knowledge", "instructions", "harmless", "unsafe"]
 """The guard tasks that ship with fleetssd."""
 
 
+class Guards(Section):
+    """What a coder must not forget while it learns: questions beside the fleet's own work."""
 
     sets: tuple[GuardSet, ...] = get_args(GuardSet)
     files: tuple[Path, ...] = ()
