@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import secrets
 import subprocess
 import time
@@ -124,20 +125,21 @@ class Ground:
 
     def quirk(self, **values: Any) -> None:
         """Switch quirks on, and all others off; skips where the server has no such switches."""
-        if not self._switched(values):
+        if not self.switched(**values):
             pytest.skip("this server cannot be made to behave so")
 
     def calm(self) -> None:
         """Switch all quirks off, where there are any."""
-        self._switched({})
+        self.switched()
 
     def later(self) -> None:
         """Let more than a second pass on the server's clock."""
         self.ahead += 60
-        if not self._switched({}):
+        if not self.switched():
             time.sleep(1.2)
 
-    def _switched(self, values: dict[str, Any]) -> bool:
+    def switched(self, **values: Any) -> bool:
+        """Switch quirks on, and all others off; False where the server has no such switches."""
         response = _CLIENT.post(f"{self.url}/embedded/quirks", json={"clock_offset": self.ahead, **values})
         assert response.status_code == 204 or self.server is None, response.text
         return response.status_code == 204
@@ -156,6 +158,12 @@ class Ground:
             self.reached = happens(lambda: receiver.got)
             receiver.got.clear()
         return self.reached
+
+    @property
+    def gitea(self) -> tuple[int, ...]:
+        """Return the line of a Gitea, such as (1, 26); (0,) for a Forgejo and for a build that does not say."""
+        told = re.match(r"(\d+)\.(\d+)", self.maintainer.get("/version")["version"])
+        return tuple(map(int, told.groups())) if told and not self.is_forgejo else (0,)
 
     @property
     def is_forgejo(self) -> bool:

@@ -99,14 +99,20 @@ def test_a_blobless_fetch_gives_the_diff_that_the_api_shows(desk: Desk) -> None:
 
 
 def test_a_late_push_moves_the_detail_but_not_the_frozen_head(desk: Desk) -> None:
-    """After the merge head.sha of the detail follows the branch; the list and refs/pull/N/head do not."""
+    """After the merge head.sha of the detail follows the branch; a newer list and refs/pull/N/head do not."""
     head = desk.commit("work", {"a.py": "A = 1\n"}, "in time")
     pull = desk.pull("work", "no link")
     assert desk.merge(pull, "squash").status_code == 200
     late = desk.commit("work", {"late.py": "L = 1\n"}, "too late")
     assert desk.maintainer.get(f"{desk.api}/pulls/{pull}")["head"]["sha"] == late
     rows = desk.maintainer.get(f"{desk.api}/pulls", state="closed", page=1, limit=50)
-    assert [(row["head"]["sha"], row["merged_by"]) for row in rows if row["number"] == pull] == [(head, None)]
+    (listed,) = [(row["head"]["sha"], row["merged_by"]) for row in rows if row["number"] == pull]
+    if desk.ground.server or desk.ground.gitea >= (1, 24):
+        assert listed == (head, None)
+    else:  # the list of an older server, and of Forgejo, is the detail, with or without the merger
+        assert listed[0] == late
+    refs = desk.maintainer.get(f"{desk.api}/git/refs/pull/{pull}/head")
+    assert (refs if isinstance(refs, list) else [refs])[0]["object"]["sha"] == head
     assert "late.py" not in desk.maintainer.ask("GET", f"{desk.api}/pulls/{pull}.diff").text
 
 

@@ -132,7 +132,7 @@ def test_an_action_that_nobody_knows_is_forgotten(
 
 def test_forgejos_headers_are_taken(desk: Desk, receiver: Receiver, product: TestClient, store: SqlStore) -> None:
     """Forgejo adds headers of its own; they alone would do."""
-    if desk.ground.server or not desk.ground.is_forgejo:
+    if not desk.ground.is_forgejo:
         desk.ground.quirk(forgejo_headers=True)
     hook(desk, f"{receiver.url}/forgejo")
     number = merged(desk)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import os
 import signal
@@ -317,12 +315,6 @@ def test_an_unknown_quirk_names_its_neighbour(ground: Ground) -> None:
     assert parse({}) == Quirks()
 
 
-def test_quirk_zone(desk: Desk) -> None:
-    """Times come with an offset."""
-    quirk(desk.ground, zone_minutes=60)
-    assert desk.maintainer.get(f"{desk.api}/issues/{desk.issue()}")["created_at"].endswith("+01:00")
-
-
 def test_quirk_link_to_another_host(desk: Desk) -> None:
     """Link headers and `url` name a host that nobody called."""
     quirk(desk.ground, link_root="http://far.example")
@@ -332,24 +324,6 @@ def test_quirk_link_to_another_host(desk: Desk) -> None:
     assert response.headers["Link"].startswith("<http://far.example/api/v1/")
     assert response.json()[0]["url"].startswith("http://far.example/")
     assert response.json()[0]["html_url"].startswith(desk.ground.url)
-
-
-def test_quirk_moving_total_and_repeated_rows(desk: Desk) -> None:
-    """X-Total-Count changes from page to page, and a page repeats the row that ended the last one."""
-    quirk(desk.ground, total_count_drift=True, repeat_last_row=True)
-    for _ in range(4):
-        desk.issue()
-    pages = [desk.maintainer.ask("GET", f"{desk.api}/issues", limit=2, page=page) for page in (1, 2)]
-    assert [page.headers["X-Total-Count"] for page in pages] == ["5", "6"]
-    assert pages[0].json()[-1]["id"] == pages[1].json()[0]["id"]
-
-
-def test_quirk_null_timeline_item(desk: Desk) -> None:
-    """A timeline can hold a null; without rows and quirk the whole body is null."""
-    issue = desk.issue()
-    assert desk.maintainer.get(f"{desk.api}/issues/{issue}/timeline") is None
-    quirk(desk.ground, null_timeline_item=True)
-    assert desk.maintainer.get(f"{desk.api}/issues/{issue}/timeline") == [None]
 
 
 def test_quirk_sign_in_required(desk: Desk) -> None:
@@ -377,21 +351,6 @@ def test_quirk_no_partial_clone(desk: Desk) -> None:
     assert "?" not in desk.agent.git("-C", bare, "rev-list", "--objects", "--all", "--missing=print")
 
 
-def test_quirk_recheck_before_mark(desk: Desk) -> None:
-    """A re-check between push and mark makes merge_base the head itself, and the diff empty."""
-    quirk(desk.ground, recheck_before_mark=True)
-    desk.maintainer.ask("PATCH", desk.api, {"allow_manual_merge": True})
-    head = desk.commit("work", {"a.py": "A = 1\n"}, "add")
-    pull = desk.pull("work", "no link")
-    desk.git("checkout", "-q", "main")
-    desk.git("merge", "-q", "--no-ff", "-m", "By hand", "work")
-    desk.git("push", "-q", "origin", "main")
-    made = desk.git("rev-parse", "HEAD")
-    assert desk.merge(pull, "manually-merged", MergeCommitID=made).status_code == 200
-    assert desk.maintainer.get(f"{desk.api}/pulls/{pull}")["merge_base"] == head
-    assert desk.maintainer.ask("GET", f"{desk.api}/pulls/{pull}.diff").text == ""
-
-
 def test_quirk_busy_merges(desk: Desk) -> None:
     """A merge right after the creation is put off, then goes through."""
     quirk(desk.ground, busy_merges=2)
@@ -399,18 +358,6 @@ def test_quirk_busy_merges(desk: Desk) -> None:
     path = f"{desk.api}/pulls/{desk.pull('work', 'x')}/merge"
     statuses = [desk.maintainer.ask("POST", path, {"Do": "squash"}).status_code for _ in range(3)]
     assert statuses == [405, 405, 200]
-
-
-def test_quirk_repeated_and_renamed_deliveries(desk: Desk, receiver: Receiver) -> None:
-    """Each delivery comes twice with the same bytes and another UUID; the action may be one nobody knows."""
-    quirk(desk.ground, repeat_deliveries=True, hook_action="pondered", forgejo_headers=True)
-    _hook(desk, f"{receiver.url}/twice")
-    desk.issue()
-    (_, one, first), (_, two, second) = receiver.wait(2)
-    assert first == second
-    assert one["X-Gitea-Delivery"] != two["X-Gitea-Delivery"]
-    assert json.loads(first)["action"] == "pondered"
-    assert one["X-Forgejo-Signature"] == hmac.new(b"s3", first, hashlib.sha256).hexdigest()
 
 
 def test_quirk_held_deliveries(desk: Desk, receiver: Receiver) -> None:

@@ -67,8 +67,7 @@ def test_a_merge_base_that_is_the_head_is_found_in_git(desk: Desk, opened: Opene
     base = desk.git("rev-parse", "origin/main")
     number = worked(desk, "no link")
     head = desk.git("rev-parse", "work")
-    if desk.ground.server:
-        desk.ground.quirk(recheck_before_mark=True)
+    desk.ground.switched(recheck_before_mark=True)
     desk.git("checkout", "-q", "main")
     desk.git("merge", "-q", *(["--ff-only"] if forwarded else ["--no-ff", "-m", "By hand"]), "work")
     desk.git("push", "-q", "origin", "main")

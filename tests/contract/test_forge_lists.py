@@ -394,3 +394,11 @@ def test_what_the_token_may_not_read_is_no_issue(ground: Ground) -> None:
     desk.maintainer.ask("PUT", f"{desk.api}/collaborators/{narrow.login}", {"permission": "read"})
     refused = narrow.ask("GET", f"{desk.api}/issues/{issue}")
     assert (refused.status_code, "public" in refused.json()["message"]) == (403, True)
+
+
+@pytest.mark.parametrize("text", ["development", "12.0.0-dev-412-g7958942e3e+gitea-1.22.0", ""])
+def test_no_version_is_asked_for(desk: Desk, tmp_path: Path, text: str) -> None:
+    """Whatever a build calls itself, what it can do is found out by asking."""
+    number = merged(desk)
+    desk.ground.quirk(version_text=text)
+    assert numbers(rows(desk, tmp_path)) == [number]
