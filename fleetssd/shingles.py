@@ -31,6 +31,11 @@ KEYWORDS = _listed(
     "or package pass private protected pub public raise return select self static struct super switch then this throw "
     "throws trait true false try type typeof unless until use using var void when where while with yield"
 )
+PYTHON = _listed(
+    "and as assert async await break class continue def del elif else except false finally for from global if import "
+    "in is lambda none nonlocal not or pass raise return self true try while with yield"
+)
+"""Python's keywords: elsewhere `end`, `match` or `fn` is one, and here a name like any other."""
 LIBRARY = _listed(
     "abs all any append bool bytes ceil chr clear close contains copy count dict divmod enumerate exp extend filter "
     "find float floor format frozenset get hash hex index insert int isinstance items iter join keys len length list "
@@ -45,8 +50,8 @@ _SLASHES = _listed(
 _DASHES = _listed("sql lua hs elm ada adb")
 _COMMENTS = {"#": r"\#[^\n]*", "/": r"//[^\n]*|/\*.*?\*/", "-": r"--[^\n]*|/\*.*?\*/"}
 _CODE = (
-    r"|(?P<docstring>\"\"\".*?\"\"\"|'''.*?''')"
-    r"|(?P<string>\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*')"
+    r"|(?P<docstring>(?i:[rbuf]{0,2})(?:\"\"\".*?\"\"\"|'''.*?'''))"
+    r"|(?P<string>(?i:[rbuf]{0,2})(?:\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'))"
     r"|(?P<number>0[xXbBoO][\da-fA-F_]+|\d[\d_]*(?:\.\d+)?)"
     r"|(?P<word>[^\W\d]\w*)"
     r"|(?P<layout>[;,()])"  # a semicolon, a trailing comma and brackets round a condition come and go
@@ -57,6 +62,7 @@ _WISH = re.compile(
     r"`+(?P<code>[^`]+)`+|(?P<reference>[#!]\d+)|(?P<number>\d[\d.,]*)"
     r"|(?P<word>[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\d]\w*)(?P<call>\()?"
 )
+_BACKSLASHES = re.compile(r"\\+")
 _CAMEL = re.compile(r"[a-z\d][A-Z]|[a-z]\d")
 
 
@@ -108,22 +114,40 @@ def _tokens(text: str, path: str, own: Collection[str] = ()) -> list[_Token]:
     """Cut code into tokens without comments and docstrings; names that it defines or that are `own` have one text."""
     suffix = path.rpartition(".")[2].lower()
     lexer = _LEXERS["/" if suffix in _SLASHES else "-" if suffix in _DASHES else "#"]
+    keywords = PYTHON if suffix in ("py", "pyi") else KEYWORDS
     found: list[_Token] = []
+    beside = False
     for match in lexer.finditer(text):
         kind, piece = match.lastgroup, match[0]
         if kind == "word":
             defined = bool(found) and found[-1].text in _DEFINES
             called = text[match.end() : match.end() + 1] == "("
-            known = piece.lower() in KEYWORDS or (called and piece in LIBRARY)
+            known = piece.lower() in keywords or (called and piece in LIBRARY)
             kept = known and not defined and piece not in own
             found.append(_Token(piece.lower()) if kept else _Token(_NAME, piece, defined))
         elif kind == "string":
-            found.append(_Token(f"'{piece[1:-1].casefold()}'"))
+            before = found.pop().text if beside else ""  # strings side by side are one, however lines part them
+            found.append(_Token(f"'{before[1:-1]}{_string(piece)}'"))
         elif kind == "number":
-            found.append(_Token(piece.replace("_", "").lower()))
+            found.append(_Token(_number(piece)))
         elif kind == "sign":
             found.append(_Token(piece))
+        beside = kind == "string" or (beside and kind == "comment")
     return found
+
+
+def _string(piece: str) -> str:
+    """Return a string as it reads: without its prefix, in no quotes, raw or escaped."""
+    return _BACKSLASHES.sub("/", piece.lstrip("rRbBuUfF")[1:-1]).casefold()
+
+
+def _number(piece: str) -> str:
+    """Return a number as it counts: 0xFF is 255, and 1_000 is 1000."""
+    bare = piece.replace("_", "").lower()
+    try:
+        return str(int(bare, 0))
+    except ValueError:  # a fraction, or longer than an int may be printed
+        return bare
 
 
 def _changes(diff: str) -> Iterator[tuple[str, str, str]]:

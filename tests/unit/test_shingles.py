@@ -99,6 +99,26 @@ def test_comments_are_of_their_language() -> None:
     assert alike(record("Drop", "SELECT a -- all\nFROM t", "a.sql"), record("Drop", "SELECT a\nFROM t", "b.sql")) == 1
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("mask = flags & 0xff", "mask = flags & 255"),
+        ("raise E('one two '\n    'three')", 'raise E("one two three")'),
+        (r"find(r'\d+\n', b'x')", r"find('\\d+\\n', b'x')"),
+        ("end = fn(match)", "stop = run(found)"),
+    ],
+    ids=["number", "parted string", "raw string", "another language's keywords"],
+)
+def test_one_thing_written_in_two_ways_is_the_same(before: str, after: str) -> None:
+    """A number counts, a string reads, and only Python's own keywords are more than names in Python."""
+    assert alike(record("Wish", f"x = 1\n{before}\n"), record("Wish", f"x = 1\n{after}\n")) == 1
+
+
+def test_two_strings_are_not_one() -> None:
+    """A comma between strings keeps them apart."""
+    assert alike(record("Wish", "f('a', 'b')\n"), record("Wish", "f('ab')\n")) < 1
+
+
 def test_prose_without_spaces_has_words() -> None:
     """A script that does not part its words is compared sign by sign."""
     one, other = (
