@@ -59,7 +59,7 @@ def change_refusals(change: PullDiff, rules: config.Records) -> list[str]:
         reasons.append("licence")
     if any(matches(path, rules.exclude_paths) for path in paths):
         reasons.append("excluded_path")
-    if any(_escapes(path) for path in paths):
+    if any(escapes(path) for path in paths):
         reasons.append("unsafe_path")
     return reasons
 
@@ -130,7 +130,7 @@ def _lines(hunk: bytes, sign: bytes) -> bytes:
     return b"".join(b"".join(line[1:].split()) for line in body.split(b"\n") if line.startswith(sign))
 
 
-def _escapes(path: str) -> bool:
+def escapes(path: str) -> bool:
     """Tell whether a path leaves its folder, or reaches git's own, on any system that may check it out."""
     parts = path.split("/")
     odd = any(char == "\\" or ord(char) < 32 or ord(char) == 127 for char in path)

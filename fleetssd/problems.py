@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Literal, TypeAlias
 
+from fleetssd.changes import Change, applied
 from fleetssd.errors import Corrupt
+from fleetssd.extraction import Extracted, Format, Malformed, extract
+from fleetssd.solutions import File
+from fleetssd.surroundings import BARE, Surroundings
 
-Format: TypeAlias = Literal["code"]
-"""The solution formats that can be run: `code` is the whole content of one file after the change."""
-
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+__all__ = ["Change", "Extracted", "Format", "Malformed", "Outcome", "Problem", "combine", "extract"]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One held-out issue with the hidden tests of the pull request that closed it.
 
-    `tests` are (path, content); `check` is a shell-like command in which `{test}` stands for a test's path.
-    `slices` are labels the report groups by. Paths are relative to the work folder; others raise Corrupt.
+    `tests` are (path, content); `check` is a shell-like command in which `{test}` stands for a test's path and
+    `{tests}` for all of them, as far as they are `named` (none named: all). `tree` are the files that an answer is
+    applied to, empty where an answer stands alone; `guards` are the globs of those that no answer changes. The merged
+    change removed the tests in `removed` and made those in `executable` runnable. `slices` are labels the report
+    groups by. A problem without tests is compared with `gold` instead, which is weaker evidence.
+    Paths are relative to the work folder; others raise Corrupt.
     """
 
     id: str
@@ -32,60 +36,49 @@ class Problem:
     tests: tuple[tuple[str, str], ...]
     check: str = "python {test}"
     slices: tuple[str, ...] = ()
+    format: Format = "code"
+    named: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    executable: tuple[str, ...] = ()
+    guards: tuple[str, ...] = ()
+    tree: Mapping[str, File] = field(default_factory=dict, compare=False, repr=False)
+    surroundings: Surroundings = BARE
+    gold: Change | None = None
 
     def __post_init__(self) -> None:
-        for path in (self.solution_path, *(path for path, _ in self.tests)):
+        single = (self.solution_path,) if self.format == "code" else ()
+        for path in (*single, *(path for path, _ in self.tests)):
             if not _inside(path):
                 raise Corrupt(
                     f"problem {self.id}: {path!r} is no path inside the work folder",
                     hint="Refuse the record.",
                 )
-        if not self.tests:
+        if not self.tests and self.gold is None:
             raise Corrupt(f"problem {self.id} has no tests", hint="Only records with tests can examine a model.")
 
-    def files(self, solution: str) -> tuple[tuple[str, str], ...]:
-        """Return (path, content) of everything a run needs; a test always wins over the solution's file."""
-        return tuple(({self.solution_path: solution} | dict(self.tests)).items())
+    def answer(self, completion: str) -> Change | Malformed:
+        """Return what a completion does to the files, or why it is no answer; never raises."""
+        found = extract(completion, self.format)
+        if isinstance(found, Malformed):
+            return found
+        tests = [path for path, _ in self.tests]
+        return applied(found.content, self.format, self.tree, guards=self.guards, tests=tests, path=self.solution_path)
+
+    def files(self, change: Change) -> tuple[tuple[str, str], ...]:
+        """Return (path, content) of everything a run needs; a test always wins over the answer's file."""
+        return tuple((dict(change.written) | dict(self.tests)).items())
+
+    def gone(self, change: Change) -> tuple[str, ...]:
+        """Return the paths that are no more when the check runs."""
+        return tuple(dict.fromkeys((*change.removed, *self.removed)))
 
     def commands(self) -> tuple[tuple[str, ...], ...]:
         """Return the argument lists to run, all of which must pass: one a test, or one where `check` names none."""
-        words = shlex.split(self.check)
+        paths = self.named or tuple(path for path, _ in self.tests)
+        words = [each for word in shlex.split(self.check) for each in (paths if word == "{tests}" else (word,))]
         if not any("{test}" in word for word in words):
             return (tuple(words),)
-        return tuple(tuple(word.replace("{test}", path) for word in words) for path, _ in self.tests)
-
-
-@dataclass(frozen=True, slots=True)
-class Extracted:
-    """The solution found in a completion: the content of the problem's `solution_path`."""
-
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
-class Malformed:
-    """A completion without a usable solution: a failed answer, not an error."""
-
-    reason: str
-
-
-def extract(completion: str, solution_format: Format) -> Extracted | Malformed:
-    """Find the solution in a completion.
-
-    Format `code`: the longest fenced block where there is a Markdown fence (one that is never closed runs to the
-    end), else the whole text. The content ends with one newline.
-    """
-    del solution_format  # one format can be run so far; the type keeps callers honest
-    blocks = [match.group(2) for match in _FENCE.finditer(completion)]
-    content = max(blocks, key=len) if blocks else completion
-    content = content.strip("\n").rstrip()
-    if not content.strip():
-        return Malformed("empty answer")
-    if "\0" in content:
-        return Malformed("the answer contains a NUL character")
-    if any("\ud800" <= char <= "\udfff" for char in content):
-        return Malformed("the answer is not valid Unicode")
-    return Extracted(content + "\n")
+        return tuple(tuple(word.replace("{test}", path) for word in words) for path in paths)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,20 @@ import structlog
 from fleetssd.adapters.clock import SteeredClock, SystemClock
 from fleetssd.config import Settings
 from fleetssd.errors import Misconfigured
-from fleetssd.ports import Builder, Clock, Forge, Hooks, Issues, Memory, Mirror, Progress, Sampler, Sandbox, Trainer
+from fleetssd.ports import (
+    Builder,
+    Clock,
+    Forge,
+    Grounds,
+    Hooks,
+    Issues,
+    Memory,
+    Mirror,
+    Progress,
+    Sampler,
+    Sandbox,
+    Trainer,
+)
 from fleetssd.records import Redact
 from fleetssd.twins import Sketch
 
@@ -167,6 +180,7 @@ def open_engine(settings: Settings) -> OllamaEngine:
         timeout=engine.timeout_seconds,
         concurrency=engine.concurrency,
         num_ctx=engine.num_ctx,
+        folder=engine.models_dir,
     )
 
 
@@ -175,8 +189,30 @@ def open_sandbox(settings: Settings) -> Sandbox:
     from fleetssd.adapters.bubblewrap import BubblewrapSandbox, Limits  # noqa: PLC0415
 
     e = settings.evaluation
-    limits = Limits(wall_seconds=e.wall_seconds, cpu_seconds=e.cpu_seconds, memory_bytes=e.memory_mb << 20)
+    limits = Limits(
+        wall_seconds=e.wall_seconds,
+        cpu_seconds=e.cpu_seconds,
+        memory_bytes=e.memory_mb << 20,
+        processes=e.processes,
+        disk_bytes=e.disk_mb << 20,
+    )
     return BubblewrapSandbox(limits, workers=e.sandbox_workers)
+
+
+def open_grounds(settings: Settings) -> Grounds:
+    """Return the commits of held-out problems, checked out and prepared in the data folder."""
+    from fleetssd.adapters.bubblewrap.preparing import BubblewrapPreparer  # noqa: PLC0415
+    from fleetssd.adapters.git_mirror import GitMirror  # noqa: PLC0415
+    from fleetssd.adapters.grounds import GroundFolder  # noqa: PLC0415
+
+    mirror = GitMirror(settings.data_dir / "mirrors", settings.forge)
+    return GroundFolder(
+        settings.data_dir / "grounds",
+        settings.evaluation.environments_mb << 20,
+        mirror.check_out,
+        mirror.gold,
+        BubblewrapPreparer(os.environ),
+    )
 
 
 @contextmanager
@@ -195,6 +231,7 @@ def open_workshop(settings: Settings, progress: Progress) -> Iterator[Workshop]:
             engine=engine,
             sampler=lambda gguf: open_sampler(settings, gguf),
             sandbox=lambda: _closing(open_sandbox(settings)),
+            grounds=open_grounds(settings),
             trainer=open_trainer(settings),
             builder=open_builder(settings),
             clock=open_clock(settings),
@@ -303,6 +340,7 @@ class DaemonParts:
     engine: OllamaEngine
     clock: Clock
     sandbox: Callable[[], Sandbox]
+    grounds: Grounds
     app: Callable[[Callable[[], None]], Starlette]
     close: Callable[[], None]
     memory: Memory | None = None
@@ -328,6 +366,7 @@ def open_daemon(settings: Settings) -> DaemonParts:
         engine=engine,
         clock=clock,
         sandbox=_once(stack, lambda: open_sandbox(settings)),
+        grounds=open_grounds(settings),
         app=lambda hint: _app(settings, store, clock, hint),
         close=stack.close,
     )

@@ -167,7 +167,7 @@ class Daemon:
     def _watch(self) -> None:
         p = self.parts
         if watched(p.store.swaps()) is not None:
-            watch.watch_once(p.store, p.engine, p.sandbox(), self.settings, p.clock.now())
+            watch.watch_once(p.store, p.engine, p.sandbox(), p.grounds, self.settings, p.clock.now())
 
 
 def _now() -> datetime:

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from fleetssd import buffer
+from fleetssd.admission import Admission, NotAdmittedError
 from fleetssd.artefact import Probe
 from fleetssd.checkpoints import STAGES, Answer, Checkpoint, Night, Sample, StageRow, Swap, VerdictRow
+from fleetssd.checks import Preparation
 from fleetssd.diffs import PullDiff
 from fleetssd.errors import Corrupt, FleetError, Rejected
 from fleetssd.gitea import Commit, Delivery, IssueText, MergedPull, PullKey, PullRow, Sweep
 from fleetssd.placement import Choice, Placement
-from fleetssd.ports import Completion, Grade, Job, Progress, Prompt
+from fleetssd.ports import Completion, Grade, Ground, Job, Progress, Prompt
 from fleetssd.recipe import Sampling
 from fleetssd.records import Record
 from fleetssd.split import filed
@@ -39,6 +41,8 @@ class FakeEngine:
         self.answer: Callable[[str, Prompt], Completion] = lambda _model, _prompt: Completion("ok", "stop", 1)
         self.before: Callable[[str], None] = lambda _call: None
         self.templates: dict[str, str] = {}
+        self.blobs: set[str] = set()
+        self.free: int | None = None
 
     def _called(self, call: str) -> None:
         self.before(call)
@@ -57,6 +61,20 @@ class FakeEngine:
         """Return the digest under a name."""
         return self.models[model][0] if model in self.models else None
 
+    def names(self) -> dict[str, str]:
+        """Return every name with its digest."""
+        return {name: digest for name, (digest, _, _) in self.models.items()}
+
+    def drop(self, blob: str, base_model: str) -> bool:
+        """Drop what no name refers to."""
+        found = blob in self.blobs and not any(blob in parts for parts in self.models.values())
+        self.blobs -= {blob} if found else set()
+        return found
+
+    def room(self) -> int | None:
+        """Return what is free."""
+        return self.free
+
     def blob_of(self, model: str) -> str:
         """Return the file under a name."""
         return self.models[model][1]
@@ -67,6 +85,7 @@ class FakeEngine:
 
     def upload(self, path: Path) -> str:
         """Take the file's text for its digest."""
+        self.blobs.add(path.read_text())
         return path.read_text()
 
     def pull(self, model: str, base_model: str, blob: str | None, adapter: str | None) -> str:
@@ -135,6 +154,22 @@ class FakeSandbox:
 
 
 @dataclass
+class FakeGrounds:
+    """Grounds that are there already, by record id; any other commit is gone."""
+
+    ready: dict[str, Ground] = field(default_factory=dict)
+
+    def at(self, record: Record, preparation: Preparation) -> Ground:
+        """Return what was made ready."""
+        if record.id not in self.ready:
+            raise NotAdmittedError("tree_gone", record.base_commit)
+        return self.ready[record.id]
+
+    def keep(self, record: Record, preparation: Preparation) -> None:
+        """Do nothing: nothing goes."""
+
+
+@dataclass
 class MemoryStore:
     """The store port in dictionaries; JSON values make the same round trip as in a database."""
 
@@ -151,6 +186,7 @@ class MemoryStore:
     capabilities: dict[tuple[str, str, str], Probe] = field(default_factory=dict)
     leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
+    admitted: dict[str, Admission] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
     frozen: tuple[datetime, int] | None = None
 
@@ -264,6 +300,15 @@ class MemoryStore:
     def held_out_frozen(self) -> datetime | None:
         """Return when it was closed."""
         return self.frozen[0] if self.frozen else None
+
+    def put_admission(self, admission: Admission) -> None:
+        """Keep the newest."""
+        self.records_by_id([admission.record])
+        self.admitted[admission.record] = replace(admission, at=admission.at.astimezone(UTC))
+
+    def admissions(self) -> dict[str, Admission]:
+        """Return them by record."""
+        return dict(self.admitted)
 
     def open_night(self, plan: Mapping[str, Any], arm: str, now: datetime) -> Night:
         """Open a night with its first stage."""

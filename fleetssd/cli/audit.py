@@ -98,7 +98,8 @@ def _compare(given: Settings, issues: int, samples: int) -> Comparison:
         def progress(done: int, total: int, what: str) -> None:
             shown.update(task, completed=done, total=total, description=what)
 
-        return compare(given, store, engine, sandbox, progress, issues=issues, samples=samples)
+        grounds = wiring.open_grounds(given)
+        return compare(given, store, engine, sandbox, grounds, progress, issues=issues, samples=samples)
 
 
 def _advise(found: Audit, compared: Comparison, *, looked: bool) -> Advice:

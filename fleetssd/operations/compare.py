@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import product
 
+from fleetssd.admission import executed
 from fleetssd.audit.advice import Comparison, weigh
 from fleetssd.config import Settings
 from fleetssd.errors import Misconfigured
-from fleetssd.operations.evaluate import BLOCKS, as_problem, blocks, grade
+from fleetssd.operations.evaluate import BLOCKS, blocks, grade
 from fleetssd.operations.freeze import parted, production_decode
 from fleetssd.operations.learn import seed_of
-from fleetssd.ports import Engine, Progress, Prompt, Sandbox, Store
+from fleetssd.operations.posing import pose
+from fleetssd.ports import Engine, Grounds, Progress, Prompt, Sandbox, Store
 from fleetssd.problems import Problem
 from fleetssd.recipe import Sampling
 from fleetssd.records import Record
@@ -30,6 +32,7 @@ def compare(
     store: Store,
     engine: Engine,
     sandbox: Sandbox,
+    grounds: Grounds,
     progress: Progress,
     *,
     issues: int = MIN_ISSUES,
@@ -40,8 +43,8 @@ def compare(
     Temperatures are effective ones: of a baked checkpoint T/τ is asked. Raises Misconfigured where fewer than
     `issues` held-out issues have tests, and what the engine and the sandbox raise.
     """
-    records, judged = choose(settings, store.records("held_out"), issues)
-    problems = [as_problem(record, settings.evaluation) for record in records]
+    records, judged = choose(settings, store.records("held_out"), issues, executed(store.admissions()))
+    problems = [pose(record, settings, grounds) for record in records]
     checkpoint = served(store.swaps(), store.checkpoints())
     tau = checkpoint.tau if checkpoint is not None else 1.0
     decode = production_decode(settings)
@@ -59,18 +62,20 @@ def compare(
     return Comparison(weigh(scores, current), len(problems), judged, samples)
 
 
-def choose(settings: Settings, records: Sequence[Record], issues: int) -> tuple[list[Record], int]:
+def choose(
+    settings: Settings, records: Sequence[Record], issues: int, admitted: Collection[str]
+) -> tuple[list[Record], int]:
     """Return the issues to ask, and how many of them judge nights too.
 
     Those that only choose a temperature come first, all of them; judges fill up to `issues`, since each look at them
     wears them a little. Raises Misconfigured where there are too few.
     """
-    tune, judge = parted(settings, records)
+    tune, judge = parted(settings, records, admitted)
     filled = judge[: max(0, issues - len(tune))]
     if len(tune) + len(filled) < issues:
         raise Misconfigured(
-            f"{len(tune) + len(filled)} held-out issues with tests are too few to compare temperatures ({issues})",
-            hint="Let the fleet merge more work with tests; fewer issues would show nothing but noise.",
+            f"{len(tune) + len(filled)} verified held-out issues are too few to compare temperatures ({issues})",
+            hint="`fleetssd heldout verify` looks at what is new. Fewer issues would show nothing but noise.",
         )
     return [*tune, *filled], len(filled)
 

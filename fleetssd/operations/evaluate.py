@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 from fleetssd.checkpoints import Answer
-from fleetssd.config import Evaluation
 from fleetssd.operations.learn import seed_of
 from fleetssd.ports import Completion, Engine, Grade, Job, Progress, Prompt, Sandbox, Store
-from fleetssd.problems import Extracted, Malformed, Outcome, Problem, combine, extract
+from fleetssd.problems import Change, Malformed, Outcome, Problem, combine
 from fleetssd.recipe import Sampling
-from fleetssd.records import Record
+from fleetssd.references import same
 
 if TYPE_CHECKING:
     from fleetssd.sequential import Decision  # numpy: the daemon's watch grades answers and needs none of it
@@ -27,15 +26,32 @@ BLOCKS = 4
 """Arms take turns in this many blocks of problems: drift hits all alike, and a shared base is not reloaded per call."""
 
 
+class Question(Protocol):
+    """What can be asked: a held-out problem, or a guard task."""
+
+    @property
+    def id(self) -> str:
+        """What the answer is filed under."""
+        ...
+
+    @property
+    def prompt(self) -> str:
+        """The user's text."""
+        ...
+
+
+Q = TypeVar("Q", bound=Question)
 Stop: TypeAlias = "Callable[[Sequence[Problem]], Decision]"
 """Looks at what is on file of the problems asked so far."""
+Mark: TypeAlias = "Callable[[Sequence[Any], Sequence[Completion], Sandbox], list[Outcome]]"
+"""Grades answers to questions of one kind, in order."""
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class Examined(Generic[Q]):
     """The problems that every arm was asked, and why no more: "continue" where there were no more."""
 
-    problems: Sequence[Problem]
+    problems: Sequence[Q]
     decision: Decision
 
 
@@ -51,7 +67,10 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Examiner:
-    """Asks and grades; what is on file already is neither asked nor graded again."""
+    """Asks and grades; what is on file already is neither asked nor graded again.
+
+    `mark` grades the answers; without one they are run against their problems' hidden tests.
+    """
 
     night: int
     seed: int
@@ -59,8 +78,11 @@ class Examiner:
     engine: Engine
     sandbox: Sandbox
     progress: Progress
+    mark: Mark | None = None
 
-    def examine(self, arms: Sequence[Arm], problems: Sequence[Problem], stop: Stop | None = None) -> Examined:
+    def examine(
+        self, arms: Sequence[Arm], problems: Sequence[Q], stop: Callable[[Sequence[Q]], Decision] | None = None
+    ) -> Examined[Q]:
         """Ask every arm every problem `samples` times; each block of answers is one transaction.
 
         With `stop` the answers are looked at after each block. A block on file is not asked again but looked at
@@ -88,7 +110,7 @@ class Examiner:
                 grading.result()
         return Examined(problems, "continue")
 
-    def _ask(self, arm: Arm, block: Sequence[Problem]) -> Callable[[], None]:
+    def _ask(self, arm: Arm, block: Sequence[Question]) -> Callable[[], None]:
         """Ask what is not on file yet and return the work that is left: to grade the answers and keep them."""
         have = {(row.problem, row.index) for row in self.store.answers(self.night, arm.name)}
         open_ = [(p, i) for p in block for i in range(arm.samples) if (p.id, i) not in have]
@@ -100,11 +122,12 @@ class Examiner:
     def _keep(
         self,
         arm: Arm,
-        asked: Sequence[tuple[Problem, int]],
+        asked: Sequence[tuple[Question, int]],
         prompts: Sequence[Prompt],
         completions: Sequence[Completion],
     ) -> None:
-        outcomes = grade([problem for problem, _ in asked], completions, self.sandbox)
+        mark: Mark = self.mark or grade
+        outcomes = mark([problem for problem, _ in asked], completions, self.sandbox)
         self.store.add_answers(
             Answer(
                 night=self.night,
@@ -123,39 +146,53 @@ class Examiner:
 
 
 def grade(problems: Sequence[Problem], completions: Sequence[Completion], sandbox: Sandbox) -> list[Outcome]:
-    """Run every answer against its problem's hidden tests; equal answers to one problem are run once."""
-    runs: dict[tuple[str, str], tuple[Job, ...]] = {}
-    keys: list[tuple[str, str] | Malformed] = []
-    for problem, completion in zip(problems, completions, strict=True):
-        found = extract(completion.text, "code")
-        if isinstance(found, Malformed):
-            keys.append(found)
-            continue
-        key = (problem.id, found.content)
-        keys.append(key)
-        runs.setdefault(key, _jobs(len(runs), problem, found))
-    grades = {g.id: g for g in sandbox.run([job for jobs in runs.values() for job in jobs], lambda *_: None)}
-    return [
-        _outcome(completion, None if isinstance(key, Malformed) else [grades[job.id] for job in runs[key]], key)
-        for completion, key in zip(completions, keys, strict=True)
-    ]
+    """Run every answer against its problem's hidden tests; equal answers to one problem are run once.
+
+    An answer to a problem without tests is compared with the merged change instead.
+    """
+    runs: dict[tuple[str, Change], tuple[Job, ...]] = {}
+    found = [problem.answer(completion.text) for problem, completion in zip(problems, completions, strict=True)]
+    for problem, change in zip(problems, found, strict=True):
+        if isinstance(change, Change) and problem.gold is None and (problem.id, change) not in runs:
+            runs[problem.id, change] = jobs(str(len(runs)), problem, change)
+    grades = {g.id: g for g in sandbox.run([job for each in runs.values() for job in each], lambda *_: None)}
+    out = []
+    for problem, completion, change in zip(problems, completions, found, strict=True):
+        if completion.finish == "error":
+            # The engine failed, not the model: the pair is void, and a void is held against the candidate.
+            out.append(Outcome(passed=False, fault=True, detail="the engine gave no answer"))
+        elif isinstance(change, Malformed):
+            out.append(Outcome(passed=False, detail=change.reason))
+        elif problem.gold is not None:
+            out.append(Outcome(passed=same(change, problem.gold)))
+        else:
+            out.append(outcome([grades[job.id] for job in runs[problem.id, change]]))
+    return out
 
 
-def as_problem(record: Record, settings: Evaluation) -> Problem:
-    """Return a held-out record as a problem. Raises Corrupt where it has no tests or leaves the work folder."""
-    return Problem(
-        id=record.id,
-        repository=record.repository,
-        pull=record.pull,
-        prompt=record.prompt,
-        solution_path=record.solution_path,
-        tests=record.tests,
-        check=settings.check,
-        slices=record.labels,
+def jobs(name: str, problem: Problem, change: Change) -> tuple[Job, ...]:
+    """Return the runs that check a change, their ids beginning with `name`."""
+    files = problem.files(change)
+    written = {path for path, _ in files}
+    return tuple(
+        Job(
+            f"{name}.{number}",
+            files,
+            command,
+            removed=tuple(path for path in problem.gone(change) if path not in written),
+            executable=tuple(path for path in (*change.executable, *problem.executable) if path in written),
+            surroundings=problem.surroundings,
+        )
+        for number, command in enumerate(problem.commands())
     )
 
 
-def blocks(items: Sequence[Problem], count: int) -> Iterable[Sequence[Problem]]:
+def outcome(grades: Sequence[Grade]) -> Outcome:
+    """Fold the runs of one answer into how it did."""
+    return combine(tuple(Outcome(g.passed, g.fault, g.detail) for g in grades))
+
+
+def blocks(items: Sequence[Q], count: int) -> Iterable[Sequence[Q]]:
     """Cut a sequence into at most `count` parts of nearly equal length."""
     size = max(1, -(-len(items) // count))
     return [items[start : start + size] for start in range(0, len(items), size)]
@@ -169,17 +206,3 @@ def tuning(temperature: float) -> str:
 def pinned(sampling: Sampling, temperature: float) -> Sampling:
     """Return the decode at another temperature, all else equal."""
     return replace(sampling, temperature=temperature)
-
-
-def _jobs(number: int, problem: Problem, found: Extracted) -> tuple[Job, ...]:
-    files = problem.files(found.content)
-    return tuple(Job(f"{number}.{n}", files, command) for n, command in enumerate(problem.commands()))
-
-
-def _outcome(completion: Completion, grades: list[Grade] | None, key: object) -> Outcome:
-    if completion.finish == "error":
-        # The engine failed, not the model: the pair is void, and a void is held against the candidate.
-        return Outcome(passed=False, fault=True, detail="the engine gave no answer")
-    if grades is None:
-        return Outcome(passed=False, detail=key.reason if isinstance(key, Malformed) else "malformed")
-    return combine(tuple(Outcome(g.passed, g.fault, g.detail) for g in grades))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
+from fleetssd.admission import executed
 from fleetssd.checkpoints import Checkpoint, Night
 from fleetssd.config import Settings
 from fleetssd.errors import Misconfigured
@@ -27,7 +28,7 @@ def freeze(settings: Settings, store: Store, engine: Engine, now: datetime) -> N
     store.put_checkpoint(base)
     incumbent = served(store.swaps(), store.checkpoints()) or base
     train = _train_ids(settings, store)
-    tune, held_out = _split_held_out(settings, _weighed(store))
+    tune, held_out = _split_held_out(settings, _weighed(store), executed(store.admissions()))
     number = max((night.number for night in store.nights()), default=0) + 1
     plan = NightPlan(
         night=number,
@@ -124,22 +125,27 @@ def _weighed(store: Store) -> list[Record]:
     return [record for record in found if record.id not in waiting]
 
 
-def _split_held_out(settings: Settings, records: Sequence[Record]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _split_held_out(
+    settings: Settings, records: Sequence[Record], admitted: Collection[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the ids of the records that choose a temperature tonight, and of those that judge."""
-    tune, judge = parted(settings, records)
+    tune, judge = parted(settings, records, admitted)
     judge = judge[: settings.evaluation.max_problems]
     if len(judge) < settings.gate.min_problems or not tune:
         raise Misconfigured(
-            f"{len(judge)} held-out issues with tests are too few to judge by (gate.min_problems is "
+            f"{len(judge)} held-out issues with tests that were verified are too few to judge by (gate.min_problems is "
             f"{settings.gate.min_problems})",
-            hint="Let the fleet merge more work with tests, or raise records.held_out_share before the first poll.",
+            hint="`fleetssd heldout show` says why others were refused. Let the fleet merge more work with tests, or "
+            "raise records.held_out_share before the first poll.",
         )
     return tuple(sorted(record.id for record in tune)), tuple(record.id for record in judge)
 
 
-def parted(settings: Settings, records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
-    """Part the held-out records with tests into (tune, judge) by a keyed hash, so that a record never changes sides."""
-    usable = [record for record in records if record.tests and record.solution_path]
+def parted(
+    settings: Settings, records: Sequence[Record], admitted: Collection[str]
+) -> tuple[list[Record], list[Record]]:
+    """Part the admitted held-out records into (tune, judge) by a keyed hash, so that a record never changes sides."""
+    usable = [record for record in records if record.id in admitted]
     key = settings.records.split_key
 
     def draw(record: Record, purpose: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from fleetssd.checkpoints import STAGES, Checkpoint, Night, Stage, StageRow
 from fleetssd.config import Settings
 from fleetssd.errors import Corrupt, Rejected
 from fleetssd.operations import judge, learn, outlook
+from fleetssd.operations.admission import Verifier
 from fleetssd.operations.audit import ReadFolders, refuse_callers
 from fleetssd.operations.capabilities import known
 from fleetssd.operations.evaluate import (
@@ -27,14 +29,14 @@ from fleetssd.operations.evaluate import (
     TUNED,
     Arm,
     Examiner,
-    as_problem,
     pinned,
     tuning,
 )
 from fleetssd.operations.freeze import freeze
 from fleetssd.operations.install import install
+from fleetssd.operations.posing import pose
 from fleetssd.operations.publish import Page, publish, read_night
-from fleetssd.ports import Builder, Clock, Engine, Progress, Sampler, Sandbox, Store, Trainer
+from fleetssd.ports import Builder, Clock, Engine, Grounds, Progress, Sampler, Sandbox, Store, Trainer
 from fleetssd.problems import Problem
 from fleetssd.recipe import NightPlan
 from fleetssd.scoring import pass_at_k, tally
@@ -59,6 +61,7 @@ class Workshop:
     engine: Engine
     sampler: Callable[[Path], AbstractContextManager[Sampler]]
     sandbox: Callable[[], AbstractContextManager[Sandbox]]
+    grounds: Grounds
     trainer: Trainer
     builder: Builder
     clock: Clock
@@ -79,7 +82,15 @@ def tonight(shop: Workshop) -> Night:
     if running:
         return running[0]
     refuse_callers(shop.settings, shop.read_folders)
+    admitted = verifier(shop).verify()
+    if admitted:
+        log.info("held_out_verified", **Counter(admission.code for admission in admitted))
     return freeze(shop.settings, shop.store, shop.engine, shop.clock.now())
+
+
+def verifier(shop: Workshop) -> Verifier:
+    """Return what verifies the held-out records: before a plan is frozen, since only what was verified judges."""
+    return Verifier(shop.settings, shop.store, shop.grounds, shop.sandbox, shop.clock.now, shop.progress)
 
 
 def run_night(shop: Workshop, night: Night) -> Night:
@@ -235,7 +246,7 @@ def _examiner(shop: Workshop, plan: NightPlan, sandbox: Sandbox) -> Examiner:
 
 
 def _problems(shop: Workshop, ids: Sequence[str]) -> list[Problem]:
-    return [as_problem(record, shop.settings.evaluation) for record in shop.store.records_by_id(ids)]
+    return [pose(record, shop.settings, shop.grounds) for record in shop.store.records_by_id(ids)]
 
 
 def _folder(shop: Workshop, plan: NightPlan) -> Path:

@@ -10,16 +10,19 @@ from datetime import datetime, timedelta
 
 from fleetssd.checkpoints import Answer, Night, Swap
 from fleetssd.config import Settings
-from fleetssd.operations.evaluate import CANDIDATE, as_problem, grade
+from fleetssd.operations.evaluate import CANDIDATE, grade
 from fleetssd.operations.learn import seed_of
+from fleetssd.operations.posing import pose
 from fleetssd.operations.swap import rollback, settle
-from fleetssd.ports import Engine, Prompt, Sandbox, Store
+from fleetssd.ports import Engine, Grounds, Prompt, Sandbox, Store
 from fleetssd.problems import Problem
 from fleetssd.recipe import NightPlan
 from fleetssd.rollout import GoBack, Limits, Reading, cooling, watch_verdict, watched
 
 
-def watch_once(store: Store, engine: Engine, sandbox: Sandbox, settings: Settings, now: datetime) -> Swap | None:
+def watch_once(
+    store: Store, engine: Engine, sandbox: Sandbox, grounds: Grounds, settings: Settings, now: datetime
+) -> Swap | None:
     """Look once at the checkpoint under watch; return the line this wrote to the swap log, if any.
 
     Probes are kept as answers of arm `watch <swap>`, so a restart forgets nothing. An engine that is away raises
@@ -32,7 +35,7 @@ def watch_once(store: Store, engine: Engine, sandbox: Sandbox, settings: Setting
     span, arm = timedelta(minutes=settings.watch.minutes), f"watch {flipped.id}"
     over = now - flipped.at >= span
     if not over:
-        _Probe(store, engine, sandbox, settings, night, arm).ask()
+        _Probe(store, engine, sandbox, grounds, settings, night, arm).ask()
     expected = pass_rates(store.answers(night.number, CANDIDATE))
     readings = as_readings(store.answers(night.number, arm), expected)
     verdict = watch_verdict(readings, _limits(settings))
@@ -76,6 +79,7 @@ class _Probe:
     store: Store
     engine: Engine
     sandbox: Sandbox
+    grounds: Grounds
     settings: Settings
     night: Night
     arm: str
@@ -96,7 +100,7 @@ class _Probe:
     def _sample(self, held_out: Sequence[str], salt: str) -> list[Problem]:
         drawn = sorted(held_out, key=lambda id_: hashlib.sha256(f"{salt}:{id_}".encode()).digest())
         records = self.store.records_by_id(drawn[: self.settings.watch.probes])
-        return [as_problem(record, self.settings.evaluation) for record in records]
+        return [pose(record, self.settings, self.grounds) for record in records]
 
 
 def _limits(settings: Settings) -> Limits:

@@ -6,7 +6,7 @@ from fleetssd.ports.clock import Clock, Progress
 from fleetssd.ports.engine import Completion, Engine, Prompt, Sampler
 from fleetssd.ports.forge import Forge, Hooks, Issues, Memory, Mirror
 from fleetssd.ports.store import Outbox, Store
-from fleetssd.ports.work import Builder, Grade, Job, Sandbox, Trainer
+from fleetssd.ports.work import Builder, Grade, Ground, Grounds, Job, Preparer, Sandbox, Trainer
 from fleetssd.surroundings import ENVIRONMENT, WORK, Limits, Surroundings
 
 __all__ = [
@@ -18,6 +18,8 @@ __all__ = [
     "Engine",
     "Forge",
     "Grade",
+    "Ground",
+    "Grounds",
     "Hooks",
     "Issues",
     "Job",
@@ -25,6 +27,7 @@ __all__ = [
     "Memory",
     "Mirror",
     "Outbox",
+    "Preparer",
     "Progress",
     "Prompt",
     "Sampler",

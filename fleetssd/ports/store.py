@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
+from fleetssd.admission import Admission
 from fleetssd.artefact import Probe
 from fleetssd.checkpoints import Answer, Checkpoint, Night, Sample, StageRow, Swap, VerdictRow
 from fleetssd.facts import Entry
@@ -92,6 +93,15 @@ class Store(Protocol):
 
     def held_out_frozen(self) -> datetime | None:
         """Return since when the held-out set is frozen; None where it is not."""
+        ...
+
+    # --- which held-out records examine
+    def put_admission(self, admission: Admission) -> None:
+        """Keep what came of verifying a held-out record, in place of what came of it before."""
+        ...
+
+    def admissions(self) -> dict[str, Admission]:
+        """Return what came of verifying, by record id."""
         ...
 
     # --- nights

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from fleetssd.checks import Preparation
 from fleetssd.placement import Choice
 from fleetssd.ports.clock import Progress
+from fleetssd.records import Record
+from fleetssd.solutions import File, Whole
 from fleetssd.surroundings import BARE, Surroundings
 from fleetssd.training import TrainPlan, TrainResult
 
@@ -48,6 +51,47 @@ class Sandbox(Protocol):
 
     def close(self) -> None:
         """End the sandbox and everything in it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a held-out problem stands on: the commit that its pull request started from, and what became of it.
+
+    `files` are that commit's, by path, read when asked for; `work` is the folder that a run gets a copy of, which is
+    the same files with what the preparation made beside them. `gold` are all files that the merged change touched, as
+    they are after it.
+    """
+
+    files: Mapping[str, File]
+    work: Path
+    environment: Path | None
+    gold: tuple[Whole, ...]
+
+
+class Grounds(Protocol):
+    """Commits that are checked out and prepared on this machine: a cache, which can always be made again."""
+
+    def at(self, record: Record, preparation: Preparation) -> Ground:
+        """Return a record's ground, made where it is missing.
+
+        Raises NotAdmittedError where it cannot be had or prepared, Transient where the forge is away.
+        """
+        ...
+
+    def keep(self, record: Record, preparation: Preparation) -> None:
+        """Note that a ground is used tonight, so that none is made room for another at its cost."""
+        ...
+
+
+class Preparer(Protocol):
+    """Runs the command that prepares a commit, where it can reach little else."""
+
+    def prepare(self, preparation: Preparation, work: Path, environment: Path) -> None:
+        """Run the command in `work` with a virtual environment in `environment`; both are written to.
+
+        Raises NotAdmittedError with the end of its output where it fails or takes too long.
+        """
         ...
 
 

@@ -24,7 +24,17 @@ from fleetssd.operations.learn import CHUNK
 from fleetssd.operations.night import Workshop, run_night, tonight
 from fleetssd.ports import Completion, Prompt
 from fleetssd.records import Record
-from tests.fakes import FakeBuilder, FakeClock, FakeEngine, FakeSampler, FakeSandbox, FakeTrainer, Killed, MemoryStore
+from tests.fakes import (
+    FakeBuilder,
+    FakeClock,
+    FakeEngine,
+    FakeGrounds,
+    FakeSampler,
+    FakeSandbox,
+    FakeTrainer,
+    Killed,
+    MemoryStore,
+)
 
 START = datetime(2026, 12, 1, 2, tzinfo=UTC)
 BASE_NAME, ALIAS = "fleet-base:latest", "fleet-coder:latest"
@@ -65,6 +75,7 @@ class Scene:
             engine=self.engine,
             sampler=lambda _gguf: self.sampler,
             sandbox=lambda: nullcontext(self.sandbox),
+            grounds=FakeGrounds(),
             trainer=self.trainer,
             builder=self.builder,
             clock=self.clock,
@@ -321,9 +332,11 @@ def test_voids_count_against_the_candidate_alone(scene: Scene) -> None:
             for number, grade in enumerate(run(jobs, progress))
         ]
 
+    shop = scene.shop(gate={"max_void_share": 0.9})
+    night = tonight(shop)  # the problems were verified while it was well
     scene.sandbox.run = flaky  # type: ignore[method-assign]
     scene.engine.answer = always_right
-    verdict = scene.run(gate={"max_void_share": 0.9}).verdict
+    verdict = run_night(shop, night).verdict
     assert verdict is not None
     arms = {arm["name"]: arm["pass_1"]["point"] for arm in verdict.evidence["arms"]}
     assert arms["base"] == arms["incumbent"] == arms["tuned base"] == 1.0
@@ -334,8 +347,10 @@ def test_voids_count_against_the_candidate_alone(scene: Scene) -> None:
 
 def test_too_many_voids_make_the_night_invalid(scene: Scene) -> None:
     """A sandbox that fails on everything proves nothing about anybody."""
+    shop = scene.shop()
+    night = tonight(shop)  # the problems were verified while it was well
     scene.sandbox.faulty = True
-    verdict = scene.run().verdict
+    verdict = run_night(shop, night).verdict
     assert verdict is not None
     assert verdict.kind == "invalid"
     assert "sandbox faults" in verdict.reason

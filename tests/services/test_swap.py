@@ -22,7 +22,7 @@ from fleetssd.ports import Completion, Prompt
 from fleetssd.recipe import Lora, NightPlan, Sampling
 from fleetssd.records import Record
 from fleetssd.serving import served, watch_window
-from tests.fakes import FakeEngine, FakeSandbox, Killed
+from tests.fakes import FakeEngine, FakeGrounds, FakeSandbox, Killed
 
 DAWN = datetime(2026, 11, 22, 6, tzinfo=UTC)
 ALIAS = "fleet-coder:latest"
@@ -48,7 +48,7 @@ class Fleet:
     def watch(self, minutes: float, sandbox: FakeSandbox | None = None) -> Swap | None:
         """Look once, so many minutes after dawn."""
         when = DAWN + timedelta(minutes=minutes)
-        return watch_once(self.store, self.engine, sandbox or FakeSandbox(), self.settings, when)
+        return watch_once(self.store, self.engine, sandbox or FakeSandbox(), FakeGrounds(), self.settings, when)
 
     def log(self) -> list[tuple[str, str, str, bool]]:
         """Return the swap log as (kind, actor, to, done)."""

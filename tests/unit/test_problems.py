@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetssd.errors import Corrupt
-from fleetssd.problems import Extracted, Malformed, Outcome, Problem, combine, extract
+from fleetssd.problems import Change, Extracted, Malformed, Outcome, Problem, combine, extract
 
 TESTS = (("tests/test_a.py", "assert 1"), ("tests/test_b.py", "assert 2"))
 
@@ -27,12 +27,12 @@ def problem(**changed: object) -> Problem:
 
 def test_files_hold_the_solution_and_every_test() -> None:
     """A run gets the solution at its path and the hidden tests beside it."""
-    assert problem().files("x = 1\n") == (("src/f.py", "x = 1\n"), *TESTS)
+    assert problem().files(Change((("src/f.py", "x = 1\n"),))) == (("src/f.py", "x = 1\n"), *TESTS)
 
 
 def test_a_test_wins_over_a_solution_of_the_same_path() -> None:
     """A solution cannot take the place of a hidden test."""
-    files = dict(problem(solution_path="tests/test_a.py").files("pass"))
+    files = dict(problem(solution_path="tests/test_a.py").files(Change((("tests/test_a.py", "pass"),))))
     assert files["tests/test_a.py"] == "assert 1"
 
 

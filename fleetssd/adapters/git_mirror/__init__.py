@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fleetssd import config
+from fleetssd.adapters.git_mirror.checkout import changed_files, write_tree
 from fleetssd.adapters.git_mirror.parse import REGULAR, Change, Commit, commits, objects, patches, raw_changes, utf8
-from fleetssd.adapters.git_mirror.process import MissingRef, Repository, login_environment
+from fleetssd.adapters.git_mirror.process import ADDRESS, MissingRef, Repository, login_environment
 from fleetssd.adapters.git_mirror.quota import Quota
+from fleetssd.admission import NotAdmittedError
 from fleetssd.diffs import PullDiff
 from fleetssd.errors import Rejected
 from fleetssd.gitea import MergedPull
+from fleetssd.records import Record
+from fleetssd.solutions import Whole
 
 SMALL_KB = 1024
 """A repository up to this size is fetched with its files: a second request for some of them costs more."""
@@ -77,6 +81,35 @@ class GitMirror:
         except Rejected:  # the branch is gone, or a commit is in no branch any more
             return False
 
+    def check_out(self, record: Record, folder: Path) -> int:
+        """Write the files of a record's base commit into an empty folder and return their size in bytes.
+
+        Raises NotAdmittedError where the commit is gone or must not be written to disk.
+        """
+        with self._of(record) as mirror:
+            return write_tree(mirror, record.base_commit, folder)
+
+    def gold(self, record: Record) -> tuple[Whole, ...]:
+        """Return every file that a record's change touches, whole, as it is after it; bytes are surrogate escapes."""
+        with self._of(record) as mirror:
+            return changed_files(mirror, record.base_commit, record.head_commit)
+
+    @contextmanager
+    def _of(self, record: Record) -> Iterator[Repository]:
+        """Open the mirror of a record's repository with both of its commits in it."""
+        known = self.folder / f"{record.repository_id}.git" / ADDRESS  # a repository may have been renamed since
+        url = known.read_text() if known.exists() else f"{record.instance}/{record.repository}.git"
+        mirror = self._open(url, record.repository_id)
+        ends = {record.base_commit, record.head_commit}
+        try:
+            if not ends <= mirror.here(ends):
+                _fetch_ends(mirror, record.pull, ends)
+            yield mirror
+        except MissingRef as error:
+            raise NotAdmittedError("tree_gone", error.message) from None
+        finally:
+            self.quota.used(mirror.path)
+
     def _open(self, clone_url: str, repository_id: int) -> Repository:
         token_file = self.settings.token_file
         environment = login_environment(self.settings.url, token_file)
@@ -96,6 +129,18 @@ def _fetch(mirror: Repository, pulls: Sequence[MergedPull]) -> dict[int, str]:
         with suppress(MissingRef):
             mirror.fetch(["+refs/heads/*:refs/fleet/heads/*"])
     return mirror.heads(numbers)
+
+
+def _fetch_ends(mirror: Repository, number: int, ends: set[str]) -> None:
+    """Fetch a pull request's head and its base, by themselves or with the branches that lead to them."""
+    with suppress(MissingRef):
+        mirror.fetch([_head(number), *sorted(ends)])
+    if not ends <= mirror.here(ends):
+        with suppress(MissingRef):
+            mirror.fetch([_head(number)])
+        mirror.fetch(["+refs/heads/*:refs/fleet/heads/*"])
+    if not ends <= mirror.here(ends):
+        raise MissingRef("its commits are not in the repository any more")
 
 
 def _fetch_some(mirror: Repository, numbers: Sequence[int]) -> None:

@@ -116,6 +116,12 @@ class Repository:
         found = dict(heads(self.read("for-each-ref", "--format=%(objectname) %(refname)", "refs/fleet/pull/")))
         return {number: found[number] for number in numbers if number in found}
 
+    def here(self, commits: Collection[str]) -> set[str]:
+        """Return those of these commits that the mirror has, without asking the server for the others."""
+        stdin = "".join(f"{commit}\n" for commit in commits).encode()
+        listed = self.run("cat-file", "--batch-check=%(objectname)", stdin=stdin, offline=True)
+        return set(commits).intersection(listed.decode().split("\n"))
+
     def merge_base(self, one: str, other: str) -> str:
         """Return the best common ancestor of two commits, empty where there is none."""
         try:
@@ -127,8 +133,9 @@ class Repository:
         """Return what a git command prints."""
         return self.run(*arguments, stdin=stdin, seconds=READ_SECONDS)
 
-    def run(self, *arguments: str, stdin: bytes = b"", seconds: float = READ_SECONDS) -> bytes:
+    def run(self, *arguments: str, stdin: bytes = b"", seconds: float = READ_SECONDS, offline: bool = False) -> bytes:
         """Run a git command on this mirror and return what it prints, byte for byte."""
+        environment = {**self.environment, **({"GIT_ALLOW_PROTOCOL": "none"} if offline else {})}
         with tempfile.TemporaryFile() as source:
             source.write(stdin)
             source.seek(0)
@@ -136,7 +143,7 @@ class Repository:
                 output = Git(str(self.path)).execute(
                     ["git", f"--git-dir={self.path}", *arguments],
                     istream=source,
-                    env=dict(self.environment),
+                    env=environment,
                     stdout_as_string=False,
                     strip_newline_in_stdout=False,
                     kill_after_timeout=seconds,

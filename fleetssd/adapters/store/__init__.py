@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fleetssd.adapters.store.admissions import Admissions
 from fleetssd.adapters.store.facts import Facts
 from fleetssd.adapters.store.filing import Filing
 from fleetssd.adapters.store.ingestion import Ingestion
@@ -13,7 +14,7 @@ from fleetssd.adapters.store.serving import Serving
 __all__ = ["SqlStore"]
 
 
-class SqlStore(Ingestion, Filing, Facts, Nights, Serving, Leases):
+class SqlStore(Ingestion, Filing, Facts, Admissions, Nights, Serving, Leases):
     """The `Store` port over any SQLAlchemy URL; SQLite is the one that is tested.
 
     `SqlStore(url)` expects the schema to be there; `SqlStore.open(url)` brings it up to date first.

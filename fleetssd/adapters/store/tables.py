@@ -124,6 +124,19 @@ class Freezes(Row, table=True):
     records: list[str] = Field(sa_type=JSON)
 
 
+class Admissions(Row, table=True):
+    """What came of verifying a held-out record on its own merged change."""
+
+    __tablename__ = "admissions"
+    record: str = Field(sa_type=Text, primary_key=True, foreign_key="records.id")
+    kind: str = Field(sa_type=Text)
+    code: str = Field(sa_type=Text)
+    detail: str = Field(sa_type=Text)
+    fingerprint: str = Field(sa_type=Text)
+    seconds: float
+    at: datetime = Field(sa_type=Moment)
+
+
 class Nights(Row, table=True):
     """A night and its frozen plan."""
 

@@ -1,0 +1,107 @@
+"""Port Preparer by bubblewrap: run a repository's prepare command once, over a copy of one commit.
+
+What runs is the operator's command over code that a person merged, so it may have the network, where the settings
+say so, and time; it still sees no home, no data folder, no token, and can write to nothing but the two folders.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from fleetssd.adapters.bubblewrap.confinement import interpreter, system
+from fleetssd.admission import NotAdmittedError
+from fleetssd.checks import Preparation
+from fleetssd.errors import Misconfigured
+from fleetssd.surroundings import ENVIRONMENT, WORK
+
+TAIL = 1_500
+_NETWORK_FILES = (
+    "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/ssl", "/etc/pki", "/etc/ca-certificates",
+    "/etc/passwd", "/etc/group",
+)  # fmt: skip
+# The virtual environment comes first, with pip where this Python can bring it along, and only where none is there.
+_SCRIPT = """
+set -e
+test -e {env}/bin/python || "$1" -m venv --symlinks {env} || "$1" -m venv --symlinks --without-pip {env}
+exec sh -ec "$2"
+"""
+
+
+class BubblewrapPreparer:
+    """Prepares in a sandbox of its own; `environment` is fleetssd's, of which a preparation sees what it names."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    def prepare(self, preparation: Preparation, work: Path, environment: Path) -> None:
+        """Run the command in `work`; raises NotAdmittedError with the end of its output where it fails."""
+        bwrap = shutil.which("bwrap")
+        if bwrap is None:
+            raise Misconfigured("bubblewrap (bwrap) is not installed", hint="apt-get install bubblewrap")
+        prefix = Path(sys.base_prefix).resolve()
+        script = _SCRIPT.format(env=ENVIRONMENT)
+        command = ["/bin/sh", "-c", script, "sh", str(interpreter(prefix)), preparation.command]
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(
+                [bwrap, *_arguments(preparation, work, environment, prefix), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                env=self._seen(preparation, prefix),
+                start_new_session=True,
+            )
+            try:
+                status: int | None = process.wait(preparation.seconds)
+            except subprocess.TimeoutExpired:
+                status = None
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # process 1 of its namespace goes, and with it all others
+                process.wait()
+            if status != 0:
+                why = f"took longer than {preparation.seconds:g} s" if status is None else f"exit status {status}"
+                raise NotAdmittedError("prepare_failed", f"{why}\n{_tail(said.fileno())}".strip())
+
+    def _seen(self, preparation: Preparation, prefix: Path) -> dict[str, str]:
+        """Return the command's environment; through bwrap's own, since an argument could be read by anybody."""
+        named = {name: self._environment[name] for name in preparation.environment if name in self._environment}
+        return {
+            "PATH": f"{ENVIRONMENT}/bin:{prefix}/bin:/usr/bin:/bin",
+            "VIRTUAL_ENV": ENVIRONMENT,
+            "HOME": "/tmp/home",  # noqa: S108  a tmpfs of its own
+            "LANG": "C.UTF-8",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_ROOT_USER_ACTION": "ignore",
+            **named,
+        }
+
+
+def _arguments(preparation: Preparation, work: Path, environment: Path, prefix: Path) -> Iterator[str]:
+    yield from ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL")
+    if os.geteuid() != 0:
+        yield from ("--unshare-user",)
+    yield from ("--die-with-parent", "--new-session", "--hostname", "sandbox")
+    yield from system(prefix)
+    if preparation.network:
+        for name in _NETWORK_FILES:
+            yield from ("--ro-bind-try", name, name)
+    else:
+        yield "--unshare-net"
+    yield from ("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--dir", "/tmp/home")  # noqa: S108
+    for path in (*preparation.binds, *preparation.only_binds):
+        yield from ("--ro-bind", str(path), str(path))
+    yield from ("--bind", str(work), WORK, "--bind", str(environment), ENVIRONMENT, "--chdir", WORK)
+
+
+def _tail(descriptor: int) -> str:
+    size = os.lseek(descriptor, 0, os.SEEK_END)
+    os.lseek(descriptor, max(0, size - TAIL), os.SEEK_SET)
+    return os.read(descriptor, TAIL).decode("utf-8", errors="replace").strip()
