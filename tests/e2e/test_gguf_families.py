@@ -1,8 +1,8 @@
-"""Every family's adapter GGUF, tensor by tensor, against llama.cpp's rules as they are written out here.
+"""Every family's adapter GGUF, tensor by tensor, against llama.cpp's converter and against its rules, written out here.
 
-The names and the order of rows are llama.cpp's (convert_hf_to_gguf.py, convert_lora_to_gguf.py), stated again by hand:
-neither the gguf package's map of names nor the builder's own permutation makes what is expected. The fixtures are
-bases of two layers with random matrices and no vocabulary: nothing is run, only bytes are compared.
+What the converter made is in tests/samples/lora. The rules (convert_hf_to_gguf.py, convert_lora_to_gguf.py) are stated
+again by hand for the merge: neither the gguf package's map of names nor the builder's own permutation makes what is
+expected. Bases have two layers with random matrices and no vocabulary: nothing is run, only bytes are compared.
 """
 
 from __future__ import annotations
@@ -115,29 +115,54 @@ def rotated(name: str, matrix: np.ndarray) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_an_adapter_is_llama_cpps_tensor_by_tensor(name: str, tmp_path: Path) -> None:
-    """Names, shapes, bytes and keys of the GGUF LoRA are those of the converter: B's rows moved for `llama` alone."""
-    family = FAMILIES[name]
-    base(tmp_path / "base.gguf", family)
-    pairs = adapter(tmp_path / "adapter", family)
-    GgufBuilder().adapter(tmp_path / "adapter", tmp_path / "base.gguf", tmp_path / "out.gguf")
-    reader = gguf.GGUFReader(tmp_path / "out.gguf")
-    found = {tensor.name: tensor.data for tensor in reader.tensors}
-    expected = {f"{key}.lora_a": a for key, (a, _) in pairs.items()} | {
-        f"{key}.lora_b": rotated(key, b) if family.rotated else b for key, (_, b) in pairs.items()
-    }
-    assert found.keys() == expected.keys()
-    for key, array in expected.items():
-        assert found[key].shape == array.shape
-        assert found[key].tobytes() == array.tobytes(), key
-    keys = {key: reader.fields[key].contents() for key in reader.fields if not key.startswith("GGUF.")}
-    assert keys == {
-        "general.architecture": family.architecture,
-        "general.type": "adapter",
-        "adapter.type": "lora",
-        "adapter.lora.alpha": float(ALPHA),
-    }
+SAMPLES = Path(__file__).resolve().parents[1] / "samples" / "lora"
+REFERENCES = sorted(path.parent.name for path in SAMPLES.glob("*/reference.gguf"))
+COSMETIC = {"general.name", "general.tags", "general.base_model.count", "general.quantization_version"}
+"""What the converter writes of its own, and no reader needs."""
+
+
+def base_of(path: Path, reference: gguf.GGUFReader) -> None:
+    """Write a base that has just the tensors the converter's adapter is for."""
+    shapes: dict[str, list[int]] = {}
+    for tensor in reference.tensors:
+        name, side = tensor.name.rsplit(".lora_", 1)
+        shapes.setdefault(name, [0, 0])[side == "a"] = tensor.data.shape[side == "a"]
+    writer = gguf.GGUFWriter(path, reference.fields["general.architecture"].contents())
+    writer.add_block_count(2)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    for name, shape in shapes.items():
+        writer.add_tensor(name, np.zeros(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def told(reader: gguf.GGUFReader) -> dict[str, object]:
+    """Return a file's keys and values."""
+    return {key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")}
+
+
+def test_every_family_has_a_reference() -> None:
+    """No promised family lacks a file of the converter's; a vision model's wrapped Gemma 3 is one more."""
+    assert {*REFERENCES} == {*FAMILIES, "gemma3-wrapped"}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_an_adapter_equals_the_converters(name: str, tmp_path: Path) -> None:
+    """Names, shapes, types and bytes of all tensors, and every key a reader needs, are what llama.cpp's converter wrote."""
+    reference = gguf.GGUFReader(SAMPLES / name / "reference.gguf")
+    base_of(tmp_path / "base.gguf", reference)
+    GgufBuilder().adapter(SAMPLES / name, tmp_path / "base.gguf", tmp_path / "out.gguf")
+    ours, theirs = (
+        {tensor.name: (tensor.tensor_type, tensor.data.shape, tensor.data.tobytes()) for tensor in reader.tensors}
+        for reader in (gguf.GGUFReader(tmp_path / "out.gguf"), reference)
+    )
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+    expected = {key: value for key, value in told(reference).items() if key not in COSMETIC}
+    assert told(gguf.GGUFReader(tmp_path / "out.gguf")) == expected
 
 
 @pytest.mark.parametrize("name", FAMILIES)

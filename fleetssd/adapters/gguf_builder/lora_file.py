@@ -14,7 +14,7 @@ import gguf
 import numpy as np
 
 from fleetssd.adapters.gguf_builder import pieces
-from fleetssd.adapters.gguf_builder.source import Base, Matrix, Source, Target, targets
+from fleetssd.adapters.gguf_builder.source import Base, Source, Target, targets
 
 _ALIGN = gguf.GGUF_DEFAULT_ALIGNMENT
 
@@ -53,15 +53,15 @@ def _pieces(header: bytes, source: Source, found: tuple[Target, ...]) -> Iterato
         yield partial(_b, source, target)
 
 
-def _a(source: Source, target: Target) -> bytes:
-    return _padded(source.matrix(target.pair.a).tobytes())
+def _a(source: Source, target: Target) -> pieces.Bytes:
+    return _padded(source.matrix(target.pair.a))
 
 
-def _b(source: Source, target: Target) -> bytes:
-    matrix: Matrix = target.rows(source.matrix(target.pair.b)) * np.float32(source.lora.fold(target.pair))
-    return _padded(matrix.tobytes())
+def _b(source: Source, target: Target) -> pieces.Bytes:
+    matrix, fold = target.rows(source.matrix(target.pair.b)), source.lora.fold(target.pair)
+    return _padded(matrix if fold == 1.0 else matrix * np.float32(fold))
 
 
-def _padded(data: bytes) -> bytes:
-    rest = -len(data) % _ALIGN
-    return data + bytes(rest) if rest else data
+def _padded(data: pieces.Bytes) -> pieces.Bytes:
+    rest = -memoryview(data).nbytes % _ALIGN
+    return bytes(data) + bytes(rest) if rest else data

@@ -28,11 +28,11 @@ Piece: TypeAlias = Callable[[], Bytes]
 
 PIECE = 1 << 20
 """Bytes that are copied as one piece."""
-_WAITING = 16
+_WAITING = 8
 """Pieces that may wait to be written: a disk that pauses for a moment stops nobody."""
 _SECTOR = 4096
 """What size and place of a direct write are multiples of, on any disk there is."""
-_BUFFER = 1 << 23
+_BUFFER = 1 << 22
 _BUFFERS = 3
 """One is filled while another is on its way, and one may be late."""
 _MOST_THREADS = 8
