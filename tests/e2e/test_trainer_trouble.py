@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,8 @@ from fleetssd.adapters.backends.durable import SAVE_STEPS
 from fleetssd.adapters.backends.preflight import preflight
 from fleetssd.adapters.trainer_process import adapter_stats
 from fleetssd.adapters.trainer_process.child import bubblewrap_works, confined, environment
-from fleetssd.errors import Misconfigured
+from fleetssd.errors import Misconfigured, Rejected
+from fleetssd.recipe import Lora
 from fleetssd.training import TrainResult, acceptable, encode_rows, steps
 from tests.e2e import tiny
 
@@ -30,7 +32,10 @@ LORA = dataclasses.replace(tiny.LORA, rank=2, alpha=4.0, batch=2, epochs=9, lear
 TOTAL = steps(len(tiny.ROWS), LORA)
 LAST = f"checkpoint-{TOTAL}"
 EARLY = (
+    "open ./lock",
+    "backward 1",
     "step 3",
+    "backward 2",
     f"os.mkdir checkpoints/checkpoint-{SAVE_STEPS}",
     f"open checkpoints/checkpoint-{SAVE_STEPS}/trainer_state.json",
     f"open checkpoints/checkpoint-{SAVE_STEPS}/whole",
@@ -87,11 +92,11 @@ def trainers(tiny_model: tiny.Tiny, tmp_path_factory: pytest.TempPathFactory) ->
     trainers.process.stdout.close()
 
 
-def lay_out(folder: Path, base: Path) -> Path:
+def lay_out(folder: Path, base: Path, lora: Lora = LORA) -> Path:
     """Write a run's folder as the parent does."""
     folder.mkdir()
     (folder / "rows.jsonl").write_bytes(encode_rows(tiny.ROWS))
-    (folder / "plan.json").write_text(json.dumps(tiny.plan_for(base, lora=LORA).to_json()))
+    (folder / "plan.json").write_text(json.dumps(tiny.plan_for(base, lora=lora).to_json()))
     return folder
 
 
@@ -103,10 +108,10 @@ def unbroken(trainers: Trainers, tmp_path_factory: pytest.TempPathFactory) -> Tr
     return whole(folder, trainers.base)
 
 
-def whole(folder: Path, base: Path) -> TrainResult:
+def whole(folder: Path, base: Path, lora: Lora = LORA) -> TrainResult:
     """Read a finished run as the parent does: it raises where anything is not as it claims."""
     result = TrainResult.from_json(json.loads((folder / "result.json").read_text()))
-    acceptable(tiny.plan_for(base, lora=LORA), result, adapter_stats(folder / "adapter"))
+    acceptable(tiny.plan_for(base, lora=lora), result, adapter_stats(folder / "adapter"))
     return result
 
 
@@ -149,6 +154,25 @@ def test_a_run_stopped_at_every_moment_ends_as_if_unbroken(
             shutil.copytree(copy, folder)
 
 
+def test_a_run_stopped_again_and_again_ends_as_if_unbroken(
+    trainers: Trainers, unbroken: TrainResult, tmp_path: Path
+) -> None:
+    """SIGTERM at ever later steps of one run, around an epoch's and a checkpoint's border, loses and repeats no step.
+
+    A stop takes effect at the end of the step after the one that is told.
+    """
+    folder = lay_out(tmp_path / "run", trainers.base)
+    steps_an_epoch = TOTAL // LORA.epochs
+    for step in (1, 3, steps_an_epoch, steps_an_epoch + 2, SAVE_STEPS - 2, SAVE_STEPS, SAVE_STEPS + 2):
+        assert trainers.start(folder, f"step {step}", "SIGTERM") == 75, step
+        assert not (folder / "result.json").exists(), step
+    assert trainers.start(folder) == 0
+    result = whole(folder, trainers.base)
+    assert (result.adapter_digest, result.losses) == (unbroken.adapter_digest, unbroken.losses)
+    said = [json.loads(line) for line in (folder / "out").read_text().splitlines()]
+    assert [event["step"] for event in said if event["event"] == "step"] == list(range(1, TOTAL + 1))
+
+
 def test_a_file_that_may_not_grow_publishes_nothing(trainers: Trainers, unbroken: TrainResult, tmp_path: Path) -> None:
     """Where a checkpoint's file hits a size limit, the run ends with 78 and a hint, and goes on once there is room."""
     folder = lay_out(tmp_path / "run", trainers.base)
@@ -164,8 +188,13 @@ def test_a_file_that_may_not_grow_publishes_nothing(trainers: Trainers, unbroken
 @pytest.mark.skipif(not bubblewrap_works(), reason="bubblewrap cannot start here")
 @pytest.mark.parametrize(
     "moment",
-    [f"os.mkdir checkpoints/checkpoint-{SAVE_STEPS}", "os.mkdir adapter.tmp", "open adapter.tmp/adapter_config.json"],
-    ids=["checkpoint", "adapter", "config"],
+    [
+        f"os.mkdir checkpoints/checkpoint-{SAVE_STEPS}",
+        "os.mkdir adapter.tmp",
+        "open adapter.tmp/adapter_config.json",
+        "open result.tmp",
+    ],
+    ids=["checkpoint", "adapter", "config", "result"],
 )
 def test_a_disk_that_fills_up_publishes_nothing(trainers: Trainers, moment: str, tmp_path: Path) -> None:
     """On a real, small, full file system a save ends with 78 and leaves neither adapter nor result."""
@@ -191,7 +220,7 @@ def test_a_disk_that_fills_up_publishes_nothing(trainers: Trainers, moment: str,
     )
     assert '{"code": 78}' in done.stdout, done.stdout + done.stderr[-2000:]
     left = done.stdout.splitlines()
-    assert "adapter" not in left
+    assert ("adapter" in left) is (moment == "open result.tmp")  # whole, and nobody's without a result
     assert "result.json" not in left
     assert "disk is full" in left[-1]
 
@@ -213,13 +242,45 @@ def test_a_loss_that_vanishes_ends_the_run_at_once(trainers: Trainers, tmp_path:
     assert not (folder / "result.json").exists()
 
 
-def louder(base: Path, copy: Path) -> Path:
+@pytest.mark.parametrize(
+    ("moment", "norm", "words"),
+    [
+        (f"step {TOTAL - 10}", 1.0, "exploded"),
+        ("", math.inf, "NaN or infinite at step 1"),
+        ("", math.nan, "NaN or infinite at step 1"),
+    ],
+    ids=["exploding", "inf", "nan"],
+)
+def test_a_loss_that_goes_wrong_publishes_nothing(
+    trainers: Trainers, moment: str, norm: float, words: str, tmp_path: Path
+) -> None:
+    """A loss that explodes, or is no number, fails the run with its reason, before there is an adapter."""
+    base = louder(trainers.base, tmp_path / "base", norm)
+    folder = lay_out(tmp_path / "run", base)
+    assert trainers.start(folder, moment, "explode", base=base) == 1
+    assert last_event(folder)["kind"] == "Rejected"
+    assert words in last_event(folder)["message"]
+    assert "recipe.learning_rate" in last_event(folder)["hint"]
+    assert not (folder / "adapter").exists()
+    assert not (folder / "result.json").exists()
+
+
+def test_a_run_that_learned_nothing_is_refused(trainers: Trainers, tmp_path: Path) -> None:
+    """At a learning rate of nothing every B stays zero: the run ends, and is not taken for one that learned."""
+    lora = dataclasses.replace(LORA, learning_rate=0.0, epochs=2)
+    folder = lay_out(tmp_path / "run", trainers.base, lora)
+    assert trainers.start(folder) == 0
+    with pytest.raises(Rejected, match="all zeros"):
+        whole(folder, trainers.base, lora)
+
+
+def louder(base: Path, copy: Path, times: float = 4.0) -> Path:
     """Copy the tiny base with larger logits: as it is, they are too small for a loss of nothing."""
     shutil.copytree(base, copy)
     weights = copy / "model.safetensors"
     data = bytearray(weights.read_bytes())
     span = safetensors.parse(bytes(data), len(data))["model.norm.weight"]
-    norm = np.frombuffer(data, "<f4", span.values, span.offset) * np.float32(4.0)
+    norm = np.frombuffer(data, "<f4", span.values, span.offset) * np.float32(times)
     data[span.offset : span.offset + norm.nbytes] = norm.tobytes()
     weights.write_bytes(data)
     return copy

@@ -1,8 +1,8 @@
 """Run the trainer's process again and again, each time in trouble at a named moment.
 
 The training stack is imported once; each line on stdin is a job for a fork of this process: the trainer's arguments and
-the trouble. Moments are Python's own audit events (file opened, folder made, file renamed) or a step that is reported,
-so the trainer runs as it is and the moment is exact.
+the trouble. Moments are Python's own audit events (file opened, folder made, file renamed), a gradient that is ready
+and a step that is reported, so the trainer runs as it is and the moment is exact.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 
 import datasets  # noqa: F401  the stack, paid for once
 import peft  # noqa: F401
-import torch  # noqa: F401
-import transformers  # noqa: F401
+import torch
+import transformers
 import trl  # noqa: F401
 
 from services import trainer
@@ -30,6 +30,8 @@ def trouble(kind: str) -> Callable[[], None]:
     """Return what happens at the moment."""
     if kind == "full":
         return _fill_the_disk
+    if kind == "explode":
+        return _explode
     number = signal.Signals[kind]
     return lambda: os.kill(os.getpid(), number)
 
@@ -42,6 +44,16 @@ def _fill_the_disk() -> None:
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
+
+
+def _explode() -> None:
+    compute = transformers.Trainer.compute_loss
+
+    def larger(self: Any, *arguments: Any, **options: Any) -> Any:
+        loss = compute(self, *arguments, **options)
+        return (loss[0] * 100.0, *loss[1:]) if isinstance(loss, tuple) else loss * 100.0
+
+    transformers.Trainer.compute_loss = larger
 
 
 def arm(moment: str, strike: Callable[[], None]) -> None:
@@ -60,6 +72,15 @@ def arm(moment: str, strike: Callable[[], None]) -> None:
             return
         look(f"{event} {arguments[0]}")
 
+    backward = torch.Tensor.backward
+    counted = [0]
+
+    def halfway(self: torch.Tensor, *arguments: Any, **options: Any) -> None:
+        backward(self, *arguments, **options)
+        counted[0] += 1
+        look(f"backward {counted[0]}")
+
+    torch.Tensor.backward = halfway  # type: ignore[assignment,method-assign]
     say = trainer._say_step
 
     def say_step(step: int, steps: int, loss: float) -> None:
