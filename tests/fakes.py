@@ -19,7 +19,7 @@ from fleetssd.diffs import PullDiff
 from fleetssd.errors import Corrupt, FleetError, Rejected
 from fleetssd.gitea import Commit, Delivery, IssueText, MergedPull, PullKey, PullRow, Sweep
 from fleetssd.placement import Choice, Placement
-from fleetssd.ports import Completion, Grade, Ground, Job, Progress, Prompt
+from fleetssd.ports import Completion, Grade, Ground, Job, Places, Progress, Prompt
 from fleetssd.recipe import Sampling
 from fleetssd.records import Record
 from fleetssd.split import filed
@@ -41,6 +41,7 @@ class FakeEngine:
         self.answer: Callable[[str, Prompt], Completion] = lambda _model, _prompt: Completion("ok", "stop", 1)
         self.before: Callable[[str], None] = lambda _call: None
         self.templates: dict[str, str] = {}
+        self.places: Places = []
         self.blobs: set[str] = set()
         self.free: int | None = None
 
@@ -112,6 +113,11 @@ class FakeEngine:
         """Let `answer` write."""
         self._called(f"complete {model}")
         return [self.answer(model, prompt) for prompt in prompts]
+
+    def likelihoods(self, model: str, prompts: Sequence[Prompt], sampling: Sampling) -> list[Places]:
+        """List `places` for every prompt."""
+        self._called(f"likelihoods {model}")
+        return [self.places for _ in prompts]
 
     def preload(self, model: str) -> None:
         """Load; one model a file, as Ollama does it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fleetssd.ports.clock import Clock, Progress
-from fleetssd.ports.engine import Completion, Engine, Prompt, Sampler
+from fleetssd.ports.engine import Completion, Engine, Places, Prompt, Sampler
 from fleetssd.ports.forge import Forge, Hooks, Issues, Memory, Mirror
 from fleetssd.ports.store import Outbox, Store
 from fleetssd.ports.work import Builder, Grade, Ground, Grounds, Job, Preparer, Sandbox, Trainer
@@ -27,6 +27,7 @@ __all__ = [
     "Memory",
     "Mirror",
     "Outbox",
+    "Places",
     "Preparer",
     "Progress",
     "Prompt",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from fleetssd.artefact import Probe
 from fleetssd.ports.clock import Progress
@@ -27,6 +27,10 @@ class Prompt:
 
     text: str
     seed: int
+
+
+Places: TypeAlias = list[list[float]]
+"""For each token of an answer the log-probabilities (nats) of the likeliest tokens in its place."""
 
 
 class Sampler(Protocol):
@@ -85,6 +89,13 @@ class Engine(Protocol):
         self, model: str, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress
     ) -> list[Completion]:
         """Chat with a model, many prompts at once, every sampling parameter sent; failures are `finish="error"`."""
+        ...
+
+    def likelihoods(self, model: str, prompts: Sequence[Prompt], sampling: Sampling) -> list[Places]:
+        """Chat and return, place by place of each answer, the log-probabilities of the likeliest tokens.
+
+        They are those of the weights, before the decode tempers or truncates. A server that has none returns no place.
+        """
         ...
 
     def preload(self, model: str) -> None:

@@ -240,6 +240,18 @@ def test_completions_keep_their_order_and_repeat_by_seed(bench: Bench) -> None:
     assert all(0 < answer.tokens <= 8 for answer in first)
 
 
+def test_likelihoods_are_those_of_the_weights(bench: Bench) -> None:
+    """Each place lists log-probabilities, the likeliest first; the decode does not change them."""
+    sampling = Sampling(1.0, 0, 1.0, 0.0, 8)
+    (warm,), (cold,) = (
+        bench.engine.likelihoods(BASE, [Prompt("Write a function.", 7)], decode)
+        for decode in (sampling, sampling.at(0.01))
+    )
+    assert 0 < len(warm) <= 8
+    assert all(place == sorted(place, reverse=True) and max(place) <= 0.0 for place in (*warm, *cold))
+    assert warm[0] == pytest.approx(cold[0], abs=1e-4)
+
+
 def test_a_missing_model_is_an_error_a_completion(bench: Bench) -> None:
     """A request that fails is told per completion; nothing is raised."""
     answers = bench.engine.complete("fleetssd-test:nope", PROMPTS[:2], GREEDY, lambda *_: None)

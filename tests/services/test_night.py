@@ -128,7 +128,7 @@ def record(number: int, state: Any) -> Record:
 def answer(model: str, prompt: Prompt) -> Completion:
     """Answer as this model does: the base is right for even seeds, and no answer equals another."""
     word = "wrong" if model == BASE_NAME and prompt.seed % 2 else "right"
-    return Completion(f"{word:5} {model == BASE_NAME:d} {prompt.text} {prompt.seed:010d}", "stop", 5)
+    return Completion(f"{word:5} {prompt.seed:010d} {model == BASE_NAME:d} {prompt.seed * 7:011d}", "stop", 5)
 
 
 def always_right(model: str, prompt: Prompt) -> Completion:

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import ollama
 import stamina
 
 from fleetssd.adapters.ollama_engine.wire import Away, Wire
 from fleetssd.errors import FleetError, Transient
-from fleetssd.ports import Completion, Progress, Prompt
+from fleetssd.ports import Completion, Places, Progress, Prompt
 from fleetssd.recipe import Sampling
 
 ATTEMPTS = 4
+TOP = 20
+"""The most tokens a place that Ollama lists."""
 GONE = 8
 """After this many requests in a row that found nobody there, the rest are not tried."""
 
@@ -77,7 +80,27 @@ class Chat:
             raise Away(f"no engine answers at {self._wire.url}", hint="Is Ollama running? `ollama serve`")
         return answers
 
+    def likelihoods(self, model: str, prompts: Sequence[Prompt], sampling: Sampling) -> list[Places]:
+        """Return, place by place of each answer, the log-probabilities of the `TOP` likeliest tokens.
+
+        Ollama has them since 0.12.11; an older server leaves them out of its reply, and no place is returned.
+        """
+
+        def one(prompt: Prompt) -> Places:
+            reply = self._reply(model, prompt, sampling, TOP)
+            return [[float(token.logprob) for token in place.top_logprobs or ()] for place in reply.logprobs or ()]
+
+        with ThreadPoolExecutor(self._concurrency, thread_name_prefix="chat") as pool:
+            return list(pool.map(one, prompts))
+
     def _ask(self, model: str, prompt: Prompt, sampling: Sampling) -> Completion:
+        reply = self._reply(model, prompt, sampling)
+        if not reply.done:
+            return _FAILED  # the server gave up half-way and said nothing
+        finish = "length" if reply.done_reason == "length" else "stop"
+        return Completion(reply.message.content or "", finish, reply.eval_count or 0)
+
+    def _reply(self, model: str, prompt: Prompt, sampling: Sampling, top: int = 0) -> ollama.ChatResponse:
         for attempt in stamina.retry_context(
             on=Transient, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=2.0
         ):
@@ -87,11 +110,10 @@ class Chat:
                     [{"role": "user", "content": prompt.text}],
                     stream=False,
                     options=options(sampling, prompt.seed, self._num_ctx),
+                    logprobs=True if top else None,
+                    top_logprobs=top or None,
                 )
-        if not reply.done:
-            return _FAILED  # the server gave up half-way and said nothing
-        finish = "length" if reply.done_reason == "length" else "stop"
-        return Completion(reply.message.content or "", finish, reply.eval_count or 0)
+        return reply
 
 
 class _Count:

@@ -17,7 +17,7 @@ from fleetssd.adapters.ollama_engine.chat import Chat
 from fleetssd.adapters.ollama_engine.wire import Wire
 from fleetssd.artefact import MANIFEST, Blob, Manifest, Probe, same_name, split_tag
 from fleetssd.errors import Corrupt, Misconfigured, Rejected, Transient
-from fleetssd.ports import Completion, Progress, Prompt
+from fleetssd.ports import Completion, Places, Progress, Prompt
 from fleetssd.recipe import Sampling
 from fleetssd.shown import Shown, read_show
 
@@ -136,6 +136,10 @@ class OllamaEngine:
         return self._prove(model, adapter, None)
 
     # --- serving
+
+    def likelihoods(self, model: str, prompts: Sequence[Prompt], sampling: Sampling) -> list[Places]:
+        """Chat and return, place by place of each answer, the log-probabilities of the likeliest tokens."""
+        return self._chat.likelihoods(model, prompts, sampling)
 
     def preload(self, model: str) -> None:
         """Load a model and keep it."""
