@@ -79,7 +79,7 @@ def parse(data: Buffer, size: int) -> Header:
     align = table.get("general.alignment", _DEFAULT_ALIGNMENT)
     if not isinstance(align, int) or align < 1:
         raise Corrupt(f"the GGUF's alignment is {align!r}")
-    start = math.ceil(cursor.at / align) * align
+    start = padded(cursor.at, align)
     found = {name: Tensor(kind, shape, start + offset) for name, kind, shape, offset in infos}
     if any(tensor.offset >= size for tensor in found.values()):
         raise Corrupt("the GGUF is truncated: a tensor lies behind its end")
@@ -94,6 +94,11 @@ def write_table(tensors: Mapping[str, tuple[int, tuple[int, ...], int]]) -> byte
         rows.append(struct.pack(f"<Q{len(text)}sI", len(text), text, len(shape)))
         rows.append(struct.pack(f"<{len(shape)}QIQ", *shape[::-1], kind, offset))
     return b"".join(rows)
+
+
+def padded(size: int, align: int) -> int:
+    """Return the next multiple of `align` from `size` on."""
+    return math.ceil(size / align) * align
 
 
 class _Cursor:

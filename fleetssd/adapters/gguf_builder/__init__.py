@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
+from fleetssd.adapters.gguf_builder.baking import bake
+from fleetssd.adapters.gguf_builder.llama_quantize import LlamaQuantize
 from fleetssd.adapters.gguf_builder.lora_file import write_lora
-from fleetssd.adapters.gguf_builder.patches import bake, merge, patched_copy, retyped
+from fleetssd.adapters.gguf_builder.merging import merge
+from fleetssd.adapters.gguf_builder.patches import patched_copy, retyped
 from fleetssd.adapters.gguf_builder.source import read_adapter, read_base
 
 
 class GgufBuilder:
     """Implements `ports.Builder`. The same input gives the same bytes; a file appears whole or not at all.
 
-    `fallback` is the type of merged targets whose own type cannot be written, such as a K-quant.
+    `quantize` is llama.cpp's llama-quantize, which writes K-quants; without it, and for types that it cannot write
+    either, merged targets get the type `fallback`.
     """
 
-    def __init__(self, fallback: str = "Q8_0") -> None:
+    def __init__(self, fallback: str = "Q8_0", quantize: Path | None = None) -> None:
         self._fallback = fallback
+        self._quantize = quantize
 
     def adapter(self, adapter: Path, base_gguf: Path, out: Path) -> str:
         """Write the GGUF LoRA (F32) and return its sha256 (hex).
@@ -29,11 +35,13 @@ class GgufBuilder:
         """Write the merged GGUF, with τ baked in where it is not 1, and return its sha256 (hex).
 
         Keys and every tensor that is not adapted stay as the base has them, byte for byte. Raises as `adapter` does,
-        and Misconfigured where a target's type cannot be read or τ cannot be baked.
+        and Misconfigured where a target's type cannot be read, llama-quantize fails or τ cannot be baked.
         """
         base = read_base(base_gguf)
         baked = bake(base, tau) if tau != 1.0 else {}
-        return patched_copy(base, out, merge(read_adapter(adapter), base, self._fallback) | baked)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+            program = LlamaQuantize(self._quantize, Path(folder)) if self._quantize else None
+            return patched_copy(base, out, merge(read_adapter(adapter), base, self._fallback, program) | baked)
 
     def baked(self, base_gguf: Path, out: Path, tau: float) -> str:
         """Write a copy of the base with τ baked in and return its sha256 (hex). Raises Misconfigured."""

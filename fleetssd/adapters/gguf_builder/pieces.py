@@ -22,6 +22,8 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 
+from fleetssd.errors import Misconfigured
+
 Bytes: TypeAlias = Any  # bytes, or a contiguous array of them
 Piece: TypeAlias = Callable[[], Bytes]
 """Makes the next bytes of the file."""
@@ -36,6 +38,7 @@ _BUFFER = 1 << 22
 _BUFFERS = 3
 """One is filled while another is on its way, and one may be late."""
 _MOST_THREADS = 8
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DIRECT = getattr(os, "O_DIRECT", 0)  # macOS has none
 
 
@@ -46,7 +49,10 @@ def copied(read: Callable[[int, int], bytes], start: int, stop: int) -> Iterator
 
 
 def write(out: Path, pieces: Iterable[Piece]) -> str:
-    """Write the pieces to `out`, which appears whole or not at all, and return its sha256 (hex)."""
+    """Write the pieces to `out`, which appears whole or not at all, and return its sha256 (hex).
+
+    Raises Misconfigured where the disk is full.
+    """
     unfinished, digest = out.with_name(f".{out.name}.partial"), hashlib.sha256()
     try:
         with _Disk(unfinished) as disk:
@@ -55,6 +61,10 @@ def write(out: Path, pieces: Iterable[Piece]) -> str:
                 disk.write(data)
             disk.finish()
         unfinished.rename(out)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise Misconfigured(f"no room for {out}", hint="Make room there; a night goes on where it stopped.") from None
     finally:
         unfinished.unlink(missing_ok=True)
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gguf
@@ -40,3 +41,14 @@ def add(raw: bytes, kind: Any, b: Matrix, a: Matrix, out: Any) -> Matrix | None:
     if not (np.abs(whole) <= limit).all():
         return None
     return np.ascontiguousarray(gguf.quantize(whole, out)).view(np.uint8)
+
+
+def tensor_bytes(kind: Any, shape: tuple[int, ...]) -> int:
+    """Return the bytes of a tensor, whose shape is row-major."""
+    *rows, width = shape
+    return math.prod(rows) * row_bytes(kind, width)
+
+
+def name_of(number: int) -> str:
+    """Return a type's name, or what can be said of one that nobody here knows."""
+    return Type(number).name if number in set(Type) else f"type {number}"
