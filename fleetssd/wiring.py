@@ -299,9 +299,9 @@ def _engine_sampler(settings: Settings) -> Iterator[Sampler]:
 
 def open_builder(settings: Settings) -> Builder:
     """Return what makes the files that are served."""
-    from fleetssd.adapters.gguf_builder import GgufBuilder  # noqa: PLC0415
+    from fleetssd.adapters.gguf_builder import GgufBuilder, llama_quantize  # noqa: PLC0415
 
-    return GgufBuilder(settings.base.fallback_type)
+    return GgufBuilder(settings.base.fallback_type, llama_quantize.find(settings.base.llama_quantize))
 
 
 def night_environment() -> dict[str, str]:
