@@ -33,6 +33,7 @@ from fleetssd.ports import (
     Trainer,
 )
 from fleetssd.records import Redact
+from fleetssd.surroundings import Limits
 from fleetssd.twins import Sketch
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def open_engine(settings: Settings) -> OllamaEngine:
 
 def open_sandbox(settings: Settings) -> Sandbox:
     """Return the sandbox in which model-written code runs."""
-    from fleetssd.adapters.bubblewrap import BubblewrapSandbox, Limits  # noqa: PLC0415
+    from fleetssd.adapters.bubblewrap import BubblewrapSandbox  # noqa: PLC0415
 
     e = settings.evaluation
     limits = Limits(
@@ -200,7 +201,7 @@ def open_sandbox(settings: Settings) -> Sandbox:
 
 def open_grounds(settings: Settings) -> Grounds:
     """Return the commits of held-out problems, checked out and prepared in the data folder."""
-    from fleetssd.adapters.bubblewrap.preparing import BubblewrapPreparer  # noqa: PLC0415
+    from fleetssd.adapters.bubblewrap import BubblewrapPreparer  # noqa: PLC0415
     from fleetssd.adapters.git_mirror import GitMirror  # noqa: PLC0415
     from fleetssd.adapters.grounds import GroundFolder  # noqa: PLC0415
 

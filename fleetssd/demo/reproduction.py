@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from fleetssd.adapters.bubblewrap import BubblewrapSandbox, Limits
+from fleetssd.adapters.bubblewrap import BubblewrapSandbox
 from fleetssd.adapters.gguf_builder import GgufBuilder
 from fleetssd.adapters.samplers.llama_server import LlamaServerSampler
 from fleetssd.adapters.trainer_process import ProcessTrainer
@@ -25,7 +25,7 @@ from fleetssd.demo import processes
 from fleetssd.errors import Rejected
 from fleetssd.operations.evaluate import grade
 from fleetssd.operations.learn import file_digest, folder_digest, seed_of
-from fleetssd.ports import Completion, Progress, Prompt, Sandbox
+from fleetssd.ports import Completion, Limits, Progress, Prompt, Sandbox
 from fleetssd.problems import Problem
 from fleetssd.recipe import TEMPERATURE_FIRST, Lora, Sampling
 from fleetssd.scoring import Estimate, Scores, difference, estimate

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from fleetssd.adapters.bubblewrap import BubblewrapSandbox, Limits
+from fleetssd.adapters.bubblewrap import BubblewrapSandbox
 from fleetssd.errors import Misconfigured
-from fleetssd.ports import Grade, Job
+from fleetssd.ports import Grade, Job, Limits
 
 pytestmark = pytest.mark.e2e
 
@@ -708,8 +708,8 @@ def test_nothing_runs_after_close() -> None:
 OWNER = """
 import time
 from pathlib import Path
-from fleetssd.adapters.bubblewrap import BubblewrapSandbox, Limits
-from fleetssd.ports import Job
+from fleetssd.adapters.bubblewrap import BubblewrapSandbox
+from fleetssd.ports import Job, Limits
 
 made = BubblewrapSandbox(Limits(wall_seconds=300.0), workers=1)
 print(*[task.read_text() for task in Path("/proc/self/task").glob("*/children")], flush=True)

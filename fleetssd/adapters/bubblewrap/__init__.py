@@ -7,7 +7,9 @@ time, memory, processes, file size and descriptors, a limit on the memory of all
 cap; afterwards everything it left is killed and wiped. A worker that cannot be proven clean is replaced. Started by
 root, runs get a uid of their own in a namespace that knows it; started by a user, a namespace that knows that user
 only.
-Nothing of a repository is in there but the files of the job: no `.git`, no later commit, no gold solution.
+Nothing of a repository is in there but the files of the job and of its surroundings (the tree at one commit, and what
+was prepared for it, both read-only): no `.git`, no later commit, no gold solution. A worker serves one set of
+surroundings, with the environment's Python where there is one, and is replaced where the next job has others.
 
 Not covered:
 - Code under test and its Python test share one process (for speed), so code that is written to cheat can: patch
@@ -24,7 +26,7 @@ Not covered:
   which counts against the candidate.
 """
 
-from fleetssd.adapters.bubblewrap.confinement import Limits
+from fleetssd.adapters.bubblewrap.preparing import BubblewrapPreparer
 from fleetssd.adapters.bubblewrap.sandbox import BubblewrapSandbox
 
-__all__ = ["BubblewrapSandbox", "Limits"]
+__all__ = ["BubblewrapPreparer", "BubblewrapSandbox"]

@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fleetssd.adapters.bubblewrap import seccomp
+from fleetssd.surroundings import BARE, ENVIRONMENT, WORK, Limits, Surroundings
 
 _ZYGOTE = Path(__file__).with_name("zygote.py")
 NO_LIMIT = "the kernel does not limit the number of processes here"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one run may use; `disk_bytes` is the tmpfs of a worker.
-
-    `memory_bytes` is address space a process, enforced by the kernel, and what all processes of a run may hold
-    together, looked at twenty times a second.
-    """
-
-    wall_seconds: float = 10.0
-    cpu_seconds: int = 5
-    memory_bytes: int = 512 << 20
-    processes: int = 16
-    open_files: int = 64
-    file_bytes: int = 16 << 20
-    disk_bytes: int = 64 << 20
-    output_bytes: int = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +40,13 @@ def shapes() -> Iterator[Shape]:
             yield Shape(as_root, own_users, proc, loaded)
 
 
-def arguments(shape: Shape, limits: Limits) -> list[str]:
+def arguments(shape: Shape, limits: Limits, around: Surroundings = BARE) -> list[str]:
     """Return bwrap's arguments: namespaces, then mounts in order, then the interpreter."""
     prefix = Path(sys.base_prefix).resolve()
-    python = interpreter(prefix)
+    base = interpreter(prefix)
+    own = around.environment is not None and os.path.lexists(around.environment / "bin" / "python")
+    python = f"{ENVIRONMENT}/bin/python" if own else str(base)
+    places = [f"{ENVIRONMENT}/bin"] if around.environment else []
     namespaces = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     privileges = ["--cap-drop", "ALL"]
     if shape.as_root:  # for the zygote alone: to change into the runs' uid, to kill them and to wipe their files
@@ -68,8 +55,9 @@ def arguments(shape: Shape, limits: Limits) -> list[str]:
     else:
         namespaces += ["--unshare-user", "--disable-userns"]
     environment = {
-        "PATH": f"{python.parent}:/usr/bin:/bin",
-        "HOME": "/tmp/work",  # noqa: S108  the run's own folder in the sandbox
+        "PATH": ":".join([*places, str(base.parent), "/usr/bin", "/bin"]),
+        "HOME": WORK,
+        **({"VIRTUAL_ENV": ENVIRONMENT} if places else {}),
         "LANG": "C.UTF-8",
         "PYTHONHASHSEED": "0",  # the same answer gets the same grade on every worker
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -82,11 +70,40 @@ def arguments(shape: Shape, limits: Limits) -> list[str]:
         *system(prefix),
         *(("--proc", "/proc") if shape.proc else ()),
         *("--dev", "/dev", "--ro-bind", str(_ZYGOTE), "/zygote.py"),
-        *("--size", str(limits.disk_bytes), "--perms", "1777", "--tmpfs", "/tmp"),  # noqa: S108
+        *_surroundings(around),
+        *("--size", str(limits.disk_bytes + _room(around.tree)), "--perms", "1777", "--tmpfs", "/tmp"),  # noqa: S108
         *("--size", str(limits.disk_bytes // 4), "--perms", "1777", "--tmpfs", "/dev/shm"),  # noqa: S108
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"),
-        *(str(python), "-s", "-P", "-B", "/zygote.py"),
+        *(python, "-s", "-P", "-B", "/zygote.py"),
     ]
+
+
+def binds(paths: Iterable[Path]) -> Iterator[str]:
+    """Bind paths of this machine under their own names, read-only."""
+    for path in paths:
+        for parent in reversed(path.parents[:-1]):  # named, so that the runs' uid may pass through them
+            yield from ("--perms", "0755", "--dir", str(parent))
+        yield from ("--ro-bind", str(path), str(path))
+
+
+def _surroundings(around: Surroundings) -> Iterator[str]:
+    yield from binds(around.binds)
+    if around.environment is not None:
+        yield from ("--ro-bind", str(around.environment), ENVIRONMENT)
+    if around.tree is not None:
+        yield from ("--ro-bind", str(around.tree), "/tree")
+
+
+def _room(tree: Path | None) -> int:
+    """Return the bytes of a tmpfs that a copy of a tree takes: whole pages, and one for each file and folder."""
+    if tree is None:
+        return 0
+    page = resource.getpagesize()
+    return sum(
+        page * (1 + -(-Path(folder, name).lstat().st_size // page))
+        for folder, folders, names in os.walk(tree)
+        for name in (*folders, *names)
+    )
 
 
 def system(prefix: Path) -> Iterator[str]:
@@ -102,9 +119,7 @@ def system(prefix: Path) -> Iterator[str]:
     yield from ("--ro-bind-try", "/etc/alternatives", "/etc/alternatives")
     yield from ("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache")
     if not prefix.is_relative_to("/usr"):
-        for parent in reversed(prefix.parents[:-1]):  # named, so that the runs' uid may pass through them
-            yield from ("--perms", "0755", "--dir", str(parent))
-        yield from ("--ro-bind", str(prefix), str(prefix))
+        yield from binds([prefix])
 
 
 def interpreter(prefix: Path) -> Path:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from fleetssd.adapters.bubblewrap.confinement import interpreter, system
+from fleetssd.adapters.bubblewrap.confinement import binds, interpreter, system
 from fleetssd.admission import NotAdmittedError
 from fleetssd.checks import Preparation
 from fleetssd.errors import Misconfigured
@@ -30,6 +30,7 @@ _NETWORK_FILES = (
 # The virtual environment comes first, with pip where this Python can bring it along, and only where none is there.
 _SCRIPT = """
 set -e
+umask 022
 test -e {env}/bin/python || "$1" -m venv --symlinks {env} || "$1" -m venv --symlinks --without-pip {env}
 exec sh -ec "$2"
 """
@@ -96,8 +97,7 @@ def _arguments(preparation: Preparation, work: Path, environment: Path, prefix: 
     else:
         yield "--unshare-net"
     yield from ("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--dir", "/tmp/home")  # noqa: S108
-    for path in (*preparation.binds, *preparation.only_binds):
-        yield from ("--ro-bind", str(path), str(path))
+    yield from binds((*preparation.binds, *preparation.only_binds))
     yield from ("--bind", str(work), WORK, "--bind", str(environment), ENVIRONMENT, "--chdir", WORK)
 
 

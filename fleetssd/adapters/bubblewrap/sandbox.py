@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
-from fleetssd.adapters.bubblewrap.confinement import Limits, Shape, hint, shapes
+from fleetssd.adapters.bubblewrap.confinement import Shape, hint, shapes
 from fleetssd.adapters.bubblewrap.worker import DeadError, Zygote, start
 from fleetssd.errors import Misconfigured
 from fleetssd.ports import Grade, Job, Progress
+from fleetssd.surroundings import BARE, Limits, Surroundings
 
 _INSTALL = "Install it: apt-get install bubblewrap"
 
@@ -69,7 +70,7 @@ class BubblewrapSandbox:
         deaths = []
         for _ in range(2):
             try:
-                reply = self._zygote().ask({"files": job.files, "command": job.command}, self._limits.wall_seconds)
+                reply = self._zygote(job.surroundings).ask(_told(job), self._limits_of(job.surroundings).wall_seconds)
             except DeadError as death:
                 deaths.append(str(death))
                 self._discard()
@@ -79,16 +80,22 @@ class BubblewrapSandbox:
             return Grade(job.id, bool(reply["passed"]), bool(reply["fault"]), str(reply["detail"]))
         return Grade(job.id, passed=False, fault=True, detail=f"the sandbox died twice: {deaths[-1]}")
 
-    def _zygote(self) -> Zygote:
-        """Return this thread's zygote, started where there is none."""
+    def _zygote(self, around: Surroundings) -> Zygote:
+        """Return this thread's zygote, started where there is none or where it has other surroundings."""
         found: Zygote | None = getattr(self._local, "zygote", None)
-        return found or self._keep(start(self._bwrap, self._shape, self._limits))
+        if found is not None and self._local.around == around:
+            return found
+        self._discard()
+        return self._keep(start(self._bwrap, self._shape, self._limits_of(around), around), around)
 
-    def _keep(self, zygote: Zygote) -> Zygote:
+    def _limits_of(self, around: Surroundings) -> Limits:
+        return around.limits or self._limits
+
+    def _keep(self, zygote: Zygote, around: Surroundings) -> Zygote:
         with self._lock:
             if not self._closed:
                 self._zygotes.add(zygote)
-                self._local.zygote = zygote
+                self._local.zygote, self._local.around = zygote, around
                 return zygote
         zygote.release()
         raise DeadError("the sandbox is closed")
@@ -107,9 +114,13 @@ class BubblewrapSandbox:
         failures = []
         for shape in shapes():
             try:
-                self._keep(start(self._bwrap, shape, self._limits))
+                self._keep(start(self._bwrap, shape, self._limits), BARE)
             except DeadError as death:
                 failures.append(str(death))
             else:
                 return shape
         raise Misconfigured(f"bubblewrap cannot make a sandbox here: {failures[0]}", hint=hint(failures))
+
+
+def _told(job: Job) -> dict[str, object]:
+    return {"files": job.files, "command": job.command, "removed": job.removed, "executable": job.executable}

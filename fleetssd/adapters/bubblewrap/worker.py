@@ -9,11 +9,13 @@ import select
 import struct
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from fleetssd.adapters.bubblewrap.confinement import NO_LIMIT, Limits, Shape, arguments
+from fleetssd.adapters.bubblewrap.confinement import NO_LIMIT, Shape, arguments
+from fleetssd.surroundings import BARE, Limits, Surroundings
 
 _GRACE_SECONDS = 30.0  # beyond the run's own wall clock: kill, wipe and answer on a busy machine
 _START_SECONDS = 60.0
@@ -86,10 +88,10 @@ class Zygote:
         return said.decode("utf-8", "replace").strip() or "it ended without a word"
 
 
-def start(bwrap: str, shape: Shape, limits: Limits) -> Zygote:
+def start(bwrap: str, shape: Shape, limits: Limits, around: Surroundings = BARE) -> Zygote:
     """Start a zygote and wait for its hello. Raises DeadError, also where processes cannot be limited."""
     outside = _FIRST_UID + secrets.randbelow(1 << 20)
-    zygote = Zygote(_spawn(bwrap, shape, limits, outside))
+    zygote = Zygote(_spawn(bwrap, arguments(shape, limits, around), shape, outside))
     uid = (_INSIDE if shape.own_users else outside) if shape.as_root else None
     try:
         hello = zygote.ask({**asdict(limits), "uid": uid}, _START_SECONDS)
@@ -102,7 +104,7 @@ def start(bwrap: str, shape: Shape, limits: Limits) -> Zygote:
     return zygote
 
 
-def _spawn(bwrap: str, shape: Shape, limits: Limits, uid: int) -> subprocess.Popen[bytes]:
+def _spawn(bwrap: str, words: Sequence[str], shape: Shape, uid: int) -> subprocess.Popen[bytes]:
     """Start bwrap; it reads the filter from a pipe, and root gives its user namespace root and one more user."""
     extra: list[str] = []
     with _Pipes() as pipes:
@@ -113,7 +115,7 @@ def _spawn(bwrap: str, shape: Shape, limits: Limits, uid: int) -> subprocess.Pop
             pipes.lent |= {info_w, wait_r}
             extra += ["--unshare-user", "--info-fd", str(info_w), "--userns-block-fd", str(wait_r)]
         process = subprocess.Popen(
-            [bwrap, *extra, *arguments(shape, limits)],
+            [bwrap, *extra, *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -21,16 +21,18 @@ import runpy
 import select
 import shutil
 import signal
+import site
 import struct
 import sys
+import sysconfig
 import time
 import traceback
 import types
-import unittest
 from pathlib import Path
 from typing import Any, NoReturn
 
 WORK = "/tmp/work"  # noqa: S108  a tmpfs of our own
+TREE, ENVIRONMENT = "/tree", "/env"  # read-only, where a job has such surroundings
 WRITABLE = ("/tmp", "/dev/shm")  # noqa: S108
 TAIL = 2_000
 MAX_INODES = 5_000  # beyond this, leaving is cheaper than tidying up
@@ -51,12 +53,16 @@ def main() -> None:
     limits["processes"] = _calibrate(limits)
     for name in ("collections", "dataclasses", "datetime", "decimal", "itertools", "random", "re", "typing"):
         importlib.import_module(name)  # what tests import most is then there before the fork
+    if sys.prefix == ENVIRONMENT:
+        with contextlib.suppress(Exception):
+            importlib.import_module("pytest")
+    inodes = MAX_INODES + sum(len(folders) + len(names) for _, folders, names in os.walk(TREE))
     gc.collect()
     gc.freeze()  # children then share these pages instead of copying them at their first collection
     _send({"ready": True, "processes": limits["processes"]})
     while (job := _receive()) is not None:
         verdict = _run(job, limits)
-        verdict["retire"] = not _tidy()
+        verdict["retire"] = not _tidy(inodes)
         _send(verdict)
         if verdict["retire"]:
             return
@@ -180,12 +186,12 @@ def _kill_all(child: int) -> int:
             status = ended
 
 
-def _tidy() -> bool:
+def _tidy(inodes: int) -> bool:
     """Empty every writable place; False where that is not certain, and then this zygote must not be used again."""
     try:
         for root in WRITABLE:
             usage = os.statvfs(root)
-            if usage.f_files - usage.f_ffree > MAX_INODES:
+            if usage.f_files - usage.f_ffree > inodes:
                 return False
             with os.scandir(root) as entries:
                 for entry in list(entries):
@@ -254,17 +260,44 @@ def _child(
         _dumpable(1)  # an ordinary process again, which may look at itself through /proc/self
         os.umask(0o022)
         os.chdir(WORK)
-        for path, content in job["files"]:
-            if parent := os.path.dirname(path):  # noqa: PTH120
-                os.makedirs(parent, exist_ok=True)  # noqa: PTH103
-            with open(path, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123
-                file.write(content)
+        _lay_out(job)
     except BaseException as error:  # noqa: BLE001  nothing of the job has run yet: this is the sandbox's own failure
         os.write(RESULT_FD, f"!the run could not be prepared: {error}".encode()[:200])
         os._exit(125)
     if python is None:
         _execute([_INTERPRETER.get(program := job["command"][0], program), *job["command"][1:]])
     _python(python, dict(job["files"]), token)
+
+
+def _lay_out(job: dict[str, Any]) -> None:
+    """Copy the tree, take away what the job removes, then write its files."""
+    _copy(TREE, ".")
+    for path in job["removed"]:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(path)  # noqa: PTH108
+    for path, content in job["files"]:
+        if parent := os.path.dirname(path):  # noqa: PTH120
+            os.makedirs(parent, exist_ok=True)  # noqa: PTH103
+        if os.path.islink(path):  # noqa: PTH114  a file that takes a link's place is not written where it points to
+            os.unlink(path)  # noqa: PTH108
+        with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:  # noqa: PTH123
+            file.write(content)
+    for path in job["executable"]:
+        os.chmod(path, 0o755)  # noqa: PTH101,S103
+
+
+def _copy(source: str, target: str) -> None:
+    """Copy what is in a folder, links as links; a folder that is not there is empty."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(source) as entries:
+        for entry in entries:
+            place = f"{target}/{entry.name}"
+            if entry.is_symlink():
+                os.symlink(os.readlink(entry.path), place)  # noqa: PTH115,PTH211
+            elif entry.is_dir():
+                os.mkdir(place)  # noqa: PTH102
+                _copy(entry.path, place)
+            else:
+                shutil.copy(entry.path, place)
 
 
 def _descriptors(out_w: int, result_w: int) -> None:
@@ -318,6 +351,9 @@ def _execute(command: list[str]) -> NoReturn:
 def _python(arguments: list[str], files: dict[str, str], token: bytes) -> NoReturn:
     """Run a script or module in this process, as a new interpreter would; the token says that it reached its end."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.prefix == ENVIRONMENT:  # what is installed as editable lies in the tree, which was not there at the start
+        for place in {sysconfig.get_path(name) for name in ("purelib", "platlib")}:
+            site.addsitedir(place)
     status = 1
     try:
         _script(arguments, files)
@@ -365,10 +401,17 @@ def _below_us(step: types.TracebackType | None) -> types.TracebackType | None:
 
 
 def _left_by_test(leave: SystemExit, script: str) -> bool:
-    """Return whether `sys.exit` was called by the script or its library, and not from within the code under test."""
-    library = str(Path(unittest.__file__).parent.parent) + os.sep
+    """Return whether `sys.exit` was called by the script or a library, and not from within the code under test.
+
+    What a job can write lies in WRITABLE; code that stands anywhere else was there before it.
+    """
     names = {frame.f_code.co_filename for frame, _ in traceback.walk_tb(leave.__traceback__)}
-    return all(name.startswith((library, "<frozen ")) for name in names - {script, __file__})
+    return all(_was_there(name) for name in names - {script, __file__})
+
+
+def _was_there(name: str) -> bool:
+    written = any(name.startswith(f"{root}/") for root in WRITABLE)
+    return name.startswith("<frozen ") or (name.startswith("/") and not written)
 
 
 def _python_arguments(command: list[str]) -> list[str] | None:
