@@ -12,6 +12,7 @@ import pytest
 
 from fleetssd.adapters.git_mirror import GitMirror
 from fleetssd.adapters.git_mirror.parse import raw_changes
+from fleetssd.adapters.git_mirror.process import Repository, object_format
 from fleetssd.config import Forge
 from fleetssd.diffs import PullDiff
 from fleetssd.errors import Misconfigured, Transient
@@ -268,3 +269,10 @@ def test_raw_output_is_read_by_position() -> None:
     found = raw_changes(line)
     assert [change.path for change in found[one, two]] == [f"{two} {one}\n:x"]
     assert found[two, one] == ()
+
+
+@pytest.mark.parametrize(("digits", "names"), [(40, "sha1"), (64, "sha256")])
+def test_a_mirror_names_its_objects_as_the_server_does(tmp_path: Path, digits: int, names: str) -> None:
+    """A repository whose commits have 64 digits could not be fetched into a mirror of the other kind."""
+    mirror = Repository.open(tmp_path / "1.git", "http://forge/a/b.git", {}, object_format("0" * digits))
+    assert mirror.read("rev-parse", "--show-object-format").decode().strip() == names

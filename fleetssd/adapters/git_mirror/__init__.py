@@ -9,7 +9,7 @@ from pathlib import Path
 from fleetssd import config
 from fleetssd.adapters.git_mirror.checkout import changed_files, write_tree
 from fleetssd.adapters.git_mirror.parse import REGULAR, Change, Commit, commits, objects, patches, raw_changes, utf8
-from fleetssd.adapters.git_mirror.process import ADDRESS, MissingRef, Repository, login_environment
+from fleetssd.adapters.git_mirror.process import ADDRESS, MissingRef, Repository, login_environment, object_format
 from fleetssd.adapters.git_mirror.quota import Quota
 from fleetssd.admission import NotAdmittedError
 from fleetssd.diffs import PullDiff
@@ -39,7 +39,7 @@ class GitMirror:
 
         Raises Transient where the server cannot be reached and Misconfigured where it does not take the token.
         """
-        mirror = self._open(clone_url, pulls[0].key.repository_id)
+        mirror = self._open(clone_url, pulls[0].key.repository_id, pulls[0].merge_commit)
         try:
             return self._read(mirror, pulls)
         finally:
@@ -60,7 +60,7 @@ class GitMirror:
 
     def message(self, pull: MergedPull, commit: str) -> str:
         """Return a commit's message as git tells it, empty where git has no such commit."""
-        mirror = self._open(pull.clone_url, pull.key.repository_id)
+        mirror = self._open(pull.clone_url, pull.key.repository_id, pull.merge_commit)
         with suppress(Rejected):
             mirror.fetch([commit])
         found = objects(mirror.read("cat-file", "--batch", stdin=_lines([commit])))
@@ -69,7 +69,7 @@ class GitMirror:
 
     def contained(self, pull: MergedPull, commits: Sequence[str]) -> bool:
         """Tell whether one of these commits is in the branch that a pull request was merged into."""
-        mirror = self._open(pull.clone_url, pull.key.repository_id)
+        mirror = self._open(pull.clone_url, pull.key.repository_id, pull.merge_commit)
         ref = f"refs/fleet/heads/{pull.branch}"
         if not pull.branch or not pull.branch.isprintable() or " " in pull.branch:
             return False
@@ -99,7 +99,7 @@ class GitMirror:
         """Open the mirror of a record's repository with both of its commits in it."""
         known = self.folder / f"{record.repository_id}.git" / ADDRESS  # a repository may have been renamed since
         url = known.read_text() if known.exists() else f"{record.instance}/{record.repository}.git"
-        mirror = self._open(url, record.repository_id)
+        mirror = self._open(url, record.repository_id, record.merge_commit)
         ends = {record.base_commit, record.head_commit}
         try:
             if not ends <= mirror.here(ends):
@@ -110,10 +110,10 @@ class GitMirror:
         finally:
             self.quota.used(mirror.path)
 
-    def _open(self, clone_url: str, repository_id: int) -> Repository:
-        token_file = self.settings.token_file
-        environment = login_environment(self.settings.url, token_file)
-        return Repository.open(self.folder / f"{repository_id}.git", clone_url, environment)
+    def _open(self, clone_url: str, repository_id: int, commit: str) -> Repository:
+        """Open a repository's mirror, which names its objects as `commit` is named."""
+        environment = login_environment(self.settings.url, self.settings.token_file)
+        return Repository.open(self.folder / f"{repository_id}.git", clone_url, environment, object_format(commit))
 
 
 def _fetch(mirror: Repository, pulls: Sequence[MergedPull]) -> dict[int, str]:

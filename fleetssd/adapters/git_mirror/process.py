@@ -67,6 +67,11 @@ def login_environment(root: str, token_file: Path) -> dict[str, str]:
     return {**_CLOSED, "GIT_CONFIG_COUNT": str(len(pairs)), **numbered, **values}
 
 
+def object_format(name: str) -> str:
+    """Tell from one object's name how a repository names them: a mirror must do the same."""
+    return "sha256" if len(name) == 64 else "sha1"
+
+
 @dataclass(frozen=True)
 class Repository:
     """One bare mirror."""
@@ -75,13 +80,16 @@ class Repository:
     environment: Mapping[str, str]
 
     @classmethod
-    def open(cls, path: Path, url: str, environment: Mapping[str, str]) -> Repository:
-        """Open a mirror of `url`, making it where it is missing. Raises Misconfigured where git is missing."""
+    def open(cls, path: Path, url: str, environment: Mapping[str, str], names: str = "sha1") -> Repository:
+        """Open a mirror of `url`, making it where it is missing; `names` is how its objects are named.
+
+        Raises Misconfigured where git is missing.
+        """
         mirror = cls(path, environment)
         address = path / ADDRESS
         if not address.exists() or address.read_text() != url:  # two processes less for a mirror that is known
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            mirror.run("init", "--bare", "--quiet", "--template=", str(path))
+            mirror.run("init", "--bare", "--quiet", "--template=", f"--object-format={names}", str(path))
             mirror.run("config", "remote.origin.url", url)
             address.write_text(url)
         return mirror
