@@ -126,7 +126,7 @@ class Recipe(Section):
     top_p: float = Field(default=0.8, gt=0, le=1)
     min_p: float = Field(default=0.0, ge=0, lt=1)
     max_tokens: int = Field(default=2048, gt=0)
-    sampler: Literal["llama-server", "ollama", "transformers", "vllm"] = "llama-server"
+    sampler: Literal["llama-server", "ollama", "transformers", "unsloth", "vllm"] = "llama-server"
     sampler_url: str | None = None
     parity: Literal["paper", "none"] = "paper"
     rank: int = Field(default=32, gt=0)

@@ -15,10 +15,11 @@ TEMPERATURE_FIRST = ("temperature", "top_k", "top_p", "min_p")
 ORDERS: Mapping[str, tuple[str, ...]] = {
     "llama-server": TEMPERATURE_FIRST,
     "transformers": TEMPERATURE_FIRST,
+    "unsloth": TEMPERATURE_FIRST,
     "vllm": ("temperature", "min_p", "top_k", "top_p"),
     "ollama": ("top_k", "top_p", "min_p", "temperature"),
 }
-"""The order in which each sampler applies a decode: the first two do as they are told, the others as they are built."""
+"""The order in which each sampler applies a decode: the first three as they are told, the others as they are built."""
 
 
 @dataclass(frozen=True, slots=True)

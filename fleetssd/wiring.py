@@ -273,12 +273,17 @@ def open_sampler(settings: Settings, gguf: Path) -> AbstractContextManager[Sampl
     if recipe.sampler == "vllm":
         assert recipe.sampler_url is not None  # noqa: S101  the settings ask for it
         return samplers.VllmSampler(recipe.sampler_url)
-    if recipe.sampler == "transformers":
+    if recipe.sampler in ("transformers", "unsloth"):
         from fleetssd.operations.learn import Base  # noqa: PLC0415
 
         weights = Base.named(settings).weights
         return samplers.TransformersSampler(
-            weights, context=context, python=recipe.python, at_once=SAMPLER_SLOTS, threads=recipe.threads
+            weights,
+            context=context,
+            python=recipe.python,
+            at_once=SAMPLER_SLOTS,
+            threads=recipe.threads,
+            unsloth=recipe.sampler == "unsloth",
         )
     return samplers.LlamaServerSampler(recipe.sampler_url or gguf, context=context, slots=SAMPLER_SLOTS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from fleetssd.training import TrainPlan, TrainResult, encode_rows
 from tests.contract.servers import embedded_ollama
 from tests.e2e import small_world, tiny
 from tests.e2e.small_world import SmallWorld
+
+PYTHON = Path(__file__).resolve().parents[2] / ".venv-backends" / "bin" / "python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,16 @@ class Trained:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> tiny.Tiny:
     """Make the tiny Qwen3 once."""
     return tiny.make(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def backends() -> Path:
+    """Return the Python that has Unsloth and MLX; a machine that should have it and has not fails."""
+    if PYTHON.exists():
+        return PYTHON
+    if os.environ.get("FLEETSSD_TEST_BACKENDS") == "0":
+        pytest.skip("FLEETSSD_TEST_BACKENDS=0 and there is no .venv-backends")
+    pytest.fail("no .venv-backends: run `make venv-backends`, or set FLEETSSD_TEST_BACKENDS=0")
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import inspect
 import json
 
 import unsloth
+from trl import SFTConfig
 from unsloth import FastLanguageModel
 
 if __name__ == "__main__":
@@ -13,6 +14,8 @@ if __name__ == "__main__":
     calls = {
         "from_pretrained": FastLanguageModel.from_pretrained,
         "get_peft_model": FastLanguageModel.get_peft_model,
+        "for_inference": FastLanguageModel.for_inference,
+        "SFTConfig": SFTConfig.__init__,
     }
     names = {name: list(inspect.signature(call).parameters) for name, call in calls.items()}
     files = {name: inspect.unwrap(call).__code__.co_filename for name, call in calls.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +25,6 @@ from tests.e2e import tiny
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # five trainings in one fixture, on whatever cores are left
 
-ROOT = Path(__file__).resolve().parents[2]
-PYTHON = ROOT / ".venv-backends" / "bin" / "python"
 LORA = dataclasses.replace(tiny.LORA, epochs=4, learning_rate=2e-3)
 """A calm rate: Adam divides by the gradient's size, so a large one makes much of the last bit of two kernels."""
 TOTAL = steps(len(tiny.ROWS), LORA)
@@ -43,16 +40,6 @@ class Run:
     plan: TrainPlan
     result: TrainResult
     codes: tuple[int, ...]
-
-
-@pytest.fixture(scope="module")
-def backends() -> Path:
-    """Return the Python that has Unsloth and MLX; a machine that should have it and has not fails."""
-    if PYTHON.exists():
-        return PYTHON
-    if os.environ.get("FLEETSSD_TEST_BACKENDS") == "0":
-        pytest.skip("FLEETSSD_TEST_BACKENDS=0 and there is no .venv-backends")
-    pytest.fail("no .venv-backends: run `make venv-backends`, or set FLEETSSD_TEST_BACKENDS=0")
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +136,7 @@ def test_an_adapter_converts_and_is_served(
 @pytest.mark.parametrize("gpu", [True, False], ids=["gpu", "cpu"])
 def test_unsloth_knows_every_name_that_we_pass(backends: Path, tmp_path: Path, gpu: bool) -> None:
     """Our keyword arguments are parameters of the real classes: the GPU's, imported without one, and the CPU's."""
-    from fleetssd.adapters.backends import on_unsloth
+    from fleetssd.adapters.backends import on_unsloth, sft
     from fleetssd.adapters.backends.job import Job
 
     surroundings = environment(tmp_path, 1) | ({"UNSLOTH_ALLOW_CPU": "1"} if gpu else {})
@@ -161,7 +148,9 @@ def test_unsloth_knows_every_name_that_we_pass(backends: Path, tmp_path: Path, g
     plan = tiny_plan()
     job = Job(plan, tmp_path, (), None, TOTAL, 128, tmp_path, None, None)
     torch: Any = SimpleNamespace(float32="float32")
-    ours = {
+    ours: dict[str, Any] = {
+        "SFTConfig": ["output_dir", *sft._arguments(job)],
+        "for_inference": ["model"],
         "from_pretrained": on_unsloth.from_pretrained(job, SimpleNamespace(torch=torch)),  # type: ignore[arg-type]
         "get_peft_model": on_unsloth.get_peft_model(plan),
     }

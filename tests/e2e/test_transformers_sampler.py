@@ -107,6 +107,20 @@ def fits(counts: Counter[str | None], law: dict[str | None, float]) -> float:
     return float(chisquare([counts[text] for text in law], expected * counts.total()).pvalue)
 
 
+def test_unsloth_draws_what_transformers_draws(
+    sampler: TransformersSampler, tiny_model: tiny.Tiny, backends: Path
+) -> None:
+    """On the CPU Unsloth's generate gives the same samples by the same seeds, and says who drew them in which order."""
+    prompts = [Prompt(row.prompt, seed) for seed, row in enumerate(tiny.ROWS)]
+    with TransformersSampler(tiny_model.hf, context=96, python=backends, unsloth=True) as fast:
+        answers = fast.sample(prompts, DECODE, lambda *_: None)
+        name = fast.name
+    assert answers == sampler.sample(prompts, DECODE, lambda *_: None)
+    assert name.startswith("unsloth 2026")
+    assert "transformers 5" in name
+    assert name.endswith("; temperature 1.5 > top_k 20 > top_p 0.9 > min_p 0")
+
+
 def test_a_folder_that_is_no_model_is_misconfigured(tmp_path: Path) -> None:
     """A broken base is told at the start, not prompt by prompt."""
     with pytest.raises(Misconfigured, match="does not load"), TransformersSampler(tmp_path, context=64):

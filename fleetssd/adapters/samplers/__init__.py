@@ -1,4 +1,4 @@
-"""What draws training samples: llama.cpp's server, transformers in a child process, a vLLM server.
+"""What draws training samples: llama.cpp's server, transformers or Unsloth in a child process, a vLLM server.
 
 Each keeps the order of prompts, states every parameter, repeats by seed, and says in `name` what drew: engine, version
 and the decode in the order in which it is applied.

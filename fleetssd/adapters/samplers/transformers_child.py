@@ -1,4 +1,4 @@
-"""The child process of the transformers sampler: prompts in, completions out, one JSON line each.
+"""The child process of the transformers and Unsloth samplers: prompts in, completions out, one JSON line each.
 
 `generate` has one random state for a whole batch, so a sample would depend on its neighbours. Here the logits get
 Gumbel noise of each row's own generator and the largest is taken, which draws from the same law (Gumbel-max).
@@ -12,15 +12,18 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+Load: TypeAlias = Callable[[Path, int], tuple[Any, str]]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Load the model, say what it is, and answer jobs until standard input ends."""
     options = _parser().parse_args(arguments)
     try:
-        generator = Generator(options.model, options.context, options.batch, options.threads)
-    except (ImportError, OSError, ValueError, KeyError) as error:
+        load = {"transformers": load_plain, "unsloth": load_unsloth}[options.library]
+        generator = Generator(options.model, load, options.context, options.batch, options.threads)
+    except (ImportError, OSError, ValueError, KeyError, RuntimeError) as error:
         _say(error=str(error).partition("\n")[0])
         return 1
     _say(engine=generator.engine)
@@ -31,22 +34,45 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def load_plain(model: Path, _context: int) -> tuple[Any, str]:
+    """Load the base by transformers; return it and what loaded it."""
+    import torch  # noqa: PLC0415
+    import transformers  # noqa: PLC0415
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = "auto" if device == "cuda" else torch.float32
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype, local_files_only=True)
+    return loaded.to(device).eval(), f"transformers {transformers.__version__}"
+
+
+def load_unsloth(model: Path, context: int) -> tuple[Any, str]:
+    """Load the base by Unsloth, made ready for its own generate; return it and what loaded it."""
+    import torch  # noqa: PLC0415
+    import unsloth  # noqa: PLC0415  it patches what is imported after it
+
+    dtype = torch.float32 if unsloth.DEVICE_TYPE == "cpu" else None
+    loaded, _ = unsloth.FastLanguageModel.from_pretrained(
+        model_name=str(model), max_seq_length=context, dtype=dtype, load_in_4bit=False
+    )
+    unsloth.FastLanguageModel.for_inference(loaded)
+    return loaded, f"unsloth {unsloth.__version__}"
+
+
 class Generator:
     """A causal model with its tokenizer: on the accelerator in its own type, else on the CPU in float32."""
 
-    def __init__(self, model: Path, context: int, batch: int, threads: int) -> None:
-        import torch  # noqa: PLC0415  only this process may load torch
+    def __init__(self, model: Path, load: Load, context: int, batch: int, threads: int) -> None:
+        self._model, name = load(model, context)
+        import torch  # noqa: PLC0415  only this process may load torch, and Unsloth must be before it
         import transformers  # noqa: PLC0415
 
         torch.set_num_threads(threads)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = "auto" if self.device == "cuda" else torch.float32
+        self.device = self._model.device.type
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(model, local_files_only=True, padding_side="left")
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype, local_files_only=True)
-        self._model = loaded.to(self.device).eval()
         self._torch, self._transformers = torch, transformers
         self._context, self._batch = context, batch
-        self.engine = f"transformers {transformers.__version__} (torch {torch.__version__}, {self.device})"
+        versions = f"transformers {transformers.__version__}, torch {torch.__version__}, {self.device}"
+        self.engine = f"{name} ({versions.removeprefix(name).removeprefix(', ')})"
 
     def answers(
         self, prompts: Sequence[dict[str, Any]], sampling: dict[str, Any]
@@ -120,6 +146,7 @@ class Generator:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="transformers_child", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="the base's Hugging Face folder")
+    parser.add_argument("--library", choices=("transformers", "unsloth"), default="transformers", help="what generates")
     parser.add_argument("--context", type=int, required=True, help="tokens of prompt and answer together, at most")
     parser.add_argument("--batch", type=int, required=True, help="completions drawn at once")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch on a CPU")

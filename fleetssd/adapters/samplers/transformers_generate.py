@@ -1,4 +1,4 @@
-"""Training samples from transformers' generate, in a child process that alone loads torch."""
+"""Training samples from the generate of transformers or of Unsloth, in a child process that alone loads torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,20 +26,29 @@ class TransformersSampler:
     """
 
     def __init__(
-        self, weights: Path, *, context: int, python: Path | None = None, at_once: int = 16, threads: int = 1
+        self,
+        weights: Path,
+        *,
+        context: int,
+        python: Path | None = None,
+        at_once: int = 16,
+        threads: int = 1,
+        unsloth: bool = False,
     ) -> None:
-        self.name = "transformers"
+        self.name = self._library = "unsloth" if unsloth else "transformers"
         self._weights = weights
         options = ["--context", str(context), "--batch", str(at_once), "--threads", str(threads)]
         child = ["-m", "fleetssd.adapters.samplers.transformers_child", "--model", str(weights)]
-        self._command = [str(python or Path(sys.executable)), *child, *options]
+        self._command = [str(python or Path(sys.executable)), *child, *options, "--library", self._library]
         self._threads = threads
         self._child: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> TransformersSampler:
         """Start the child and wait until it has loaded the model. Raises Misconfigured where it cannot."""
-        quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "UNSLOTH_DISABLE_STATISTICS": "1"}
         threads = {"OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        self._compiled = tempfile.TemporaryDirectory(prefix="fleetssd-")  # Unsloth writes what it compiles somewhere
+        quiet |= {"UNSLOTH_AUTO_INSTALL": "0", "UNSLOTH_COMPILE_LOCATION": self._compiled.name}
         self._child = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
@@ -51,8 +61,9 @@ class TransformersSampler:
         if "engine" not in told:
             self.__exit__(None, None, None)
             raise Misconfigured(
-                f"transformers does not load {self._weights}: {told.get('error', 'it ended at once')}",
-                hint="[base] weights names a Hugging Face folder; `pip install 'fleetssd[train]'` brings transformers.",
+                f"{self._library} does not load {self._weights}: {told.get('error', 'it ended at once')}",
+                hint="[base] weights names a Hugging Face folder; `pip install 'fleetssd[train]'` brings transformers, "
+                "`fleetssd[unsloth]` Unsloth.",
             )
         self._engine = self.name = str(told["engine"])
         return self
@@ -68,6 +79,7 @@ class TransformersSampler:
         for pipe in (self._child.stdin, self._child.stdout):
             if pipe is not None:
                 pipe.close()
+        self._compiled.cleanup()
 
     @property
     def pid(self) -> int:
