@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -99,20 +99,6 @@ class MergedPull:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
-    """Every row of one window, each once. `at` is the server's clock before the first page; None where it told none.
-
-    `complete` is False where rows kept moving between the pages: take what is there, and look again later. `gaps` says,
-    in words, what could not be asked for.
-    """
-
-    rows: tuple[PullRow, ...]
-    at: datetime | None
-    complete: bool = True
-    gaps: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Commit:
     """A commit as the forge tells it."""
 
@@ -129,22 +115,27 @@ class Request:
     query: tuple[tuple[str, str], ...] = ()
 
 
-def search_request(since: datetime | None, page: int, limit: int) -> Request:
-    """Ask for closed pull requests of the whole instance updated at or after `since`; page counts from 1.
+def search_request(since: datetime | None, before: datetime | None, page: int, limit: int) -> Request:
+    """Ask for closed pull requests of the whole instance updated in [`since`, `before`]; page counts from 1.
 
     `page` and `limit` always go together: alone, some servers ignore them.
     """
-    window = (("since", stamp(since)),) if since else ()
-    fixed = (("type", "pulls"), ("state", "closed"), *window, ("limit", str(limit)), ("page", str(page)))
-    return Request(f"{API}/repos/issues/search", fixed)
+    fixed = (("type", "pulls"), ("state", "closed"), *_between(since, before))
+    return Request(f"{API}/repos/issues/search", (*fixed, ("limit", str(limit)), ("page", str(page))))
 
 
-def list_request(repository: str, since: datetime | None, author: str, page: int, limit: int) -> Request:
-    """Ask for one repository's closed pull requests updated at or after `since`; an empty author means anybody's."""
-    window = (("since", stamp(since)),) if since else ()
+def list_request(
+    repository: str, author: str, since: datetime | None, before: datetime | None, page: int, limit: int
+) -> Request:
+    """Ask for one repository's closed pull requests updated in [`since`, `before`]; no author means anybody's."""
     who = (("created_by", author),) if author else ()
-    fixed = (("type", "pulls"), ("state", "closed"), *window, *who, ("limit", str(limit)), ("page", str(page)))
-    return Request(f"{API}/repos/{_path(repository)}/issues", fixed)
+    fixed = (("type", "pulls"), ("state", "closed"), *_between(since, before), *who)
+    return Request(f"{API}/repos/{_path(repository)}/issues", (*fixed, ("limit", str(limit)), ("page", str(page))))
+
+
+def _between(since: datetime | None, before: datetime | None) -> tuple[tuple[str, str], ...]:
+    ends = (("since", since), ("before", before))
+    return tuple((name, stamp(end)) for name, end in ends if end is not None)
 
 
 def repository_request(repository: str) -> Request:
@@ -178,16 +169,6 @@ def head_request(repository: str, number: int) -> Request:
     return Request(f"{API}/repos/{_path(repository)}/git/refs/pull/{number}/head")
 
 
-def searching_costs_more(total: int | None, limit: int, share: float, lists: int) -> bool:
-    """Tell whether reading a whole search takes more requests than asking `lists` times.
-
-    `share` is that part of the search's rows that somebody wants; the lists need pages for those alone.
-    """
-    if total is None or total <= limit:
-        return False
-    return -(-total // limit) > lists + total * share / limit
-
-
 def pull_request(repository: str, number: int) -> Request:
     """Ask for the detail of a pull request."""
     return Request(f"{API}/repos/{_path(repository)}/pulls/{number}")
@@ -203,18 +184,7 @@ def timeline_request(repository: str, number: int) -> Request:
     return Request(f"{API}/repos/{_path(repository)}/issues/{number}/timeline")
 
 
-def next_page(page: int, on_page: int, so_far: int, total: int | None, limit: int = 0) -> int | None:
-    """Return the page to ask for next, or None at the end.
-
-    A short page is not the end (the server caps `limit` in silence); an empty one is, and so is the announced total:
-    what came so far, or what pages of `limit` rows, where that is really what the server gives, have covered.
-    """
-    if on_page == 0 or (total is not None and max(so_far, page * limit) >= total):
-        return None
-    return page + 1
-
-
-_UNREAD = "unread"
+UNREAD = "unread"
 
 
 def unread(times: int, again: datetime) -> str:
@@ -222,30 +192,19 @@ def unread(times: int, again: datetime) -> str:
 
     It never equals what a server says, so the pull request counts as new until it is read.
     """
-    return f"{_UNREAD} {times} {stamp(again)}"
+    return f"{UNREAD} {times} {stamp(again)}"
 
 
 def unread_times(text: str) -> int:
     """Return how often a pull request could not be read since it last was."""
     words = text.split(" ")
-    return int(words[1]) if words[0] == _UNREAD and len(words) == 3 and words[1].isdigit() else 0
+    return int(words[1]) if words[0] == UNREAD and len(words) == 3 and words[1].isdigit() else 0
 
 
 def unread_due(text: str, now: datetime) -> bool:
     """Tell whether it is time to try a pull request again."""
     again = moment(text.rpartition(" ")[2])
     return again is None or again <= now
-
-
-def window_start(cursor: datetime | None, overlap_seconds: float) -> datetime | None:
-    """Return where the next window starts: rows may appear a little after their own `updated_at`."""
-    return None if cursor is None else cursor - timedelta(seconds=overlap_seconds)
-
-
-def unseen(rows: Iterable[PullRow], seen: Mapping[PullKey, str]) -> list[PullRow]:
-    """Return the rows that are new or have moved since they were last read, each once."""
-    latest = {row.key: row for row in rows}
-    return [row for row in latest.values() if seen.get(row.key) != row.updated_at]
 
 
 def stamp(moment: datetime) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,12 +17,14 @@ from fleetssd.checkpoints import STAGES, Answer, Checkpoint, Night, Sample, Stag
 from fleetssd.checks import Preparation
 from fleetssd.diffs import PullDiff
 from fleetssd.errors import Corrupt, FleetError, Rejected
-from fleetssd.gitea import Commit, Delivery, IssueText, MergedPull, PullKey, PullRow, Sweep
+from fleetssd.gitea import Commit, Delivery, IssueText, MergedPull, PullKey, PullRow, unread_times
 from fleetssd.placement import Choice, Placement
 from fleetssd.ports import Completion, Grade, Ground, Job, Places, Progress, Prompt
 from fleetssd.recipe import Sampling
 from fleetssd.records import Record
+from fleetssd.reverts import Claim, taken_back
 from fleetssd.split import filed
+from fleetssd.sweeps import Part, Since
 from fleetssd.training import Row, TrainPlan, TrainResult, decode_rows
 from fleetssd.twins import issue_tie
 
@@ -195,6 +197,7 @@ class MemoryStore:
     admitted: dict[str, Admission] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
     frozen: tuple[datetime, int] | None = None
+    claimed: dict[tuple[str, int], Claim] = field(default_factory=dict)
 
     def add_delivery(self, delivery: Delivery, now: datetime) -> bool:
         """Keep a delivery; False for bytes that were kept before."""
@@ -221,13 +224,37 @@ class MemoryStore:
         """Return the cursor."""
         return self.cursors.get(instance)
 
-    def set_cursor(self, instance: str, cursor: datetime) -> None:
-        """Move the cursor."""
-        self.cursors[instance] = cursor.astimezone(UTC)
+    def set_cursors(self, names: Sequence[str], cursor: datetime) -> None:
+        """Move cursors."""
+        self.cursors |= dict.fromkeys(names, cursor.astimezone(UTC))
 
-    def seen(self, instance: str) -> dict[PullKey, str]:
+    def seen(self, pulls: Collection[PullKey]) -> dict[PullKey, str]:
         """Return what was read."""
-        return {key: text for key, text in self.pulls.items() if key.instance == instance}
+        return {key: self.pulls[key] for key in pulls if key in self.pulls}
+
+    def unread(self, instance: str, limit: int) -> dict[PullKey, str]:
+        """Return what could not be read."""
+        found = [key for key, text in self.pulls.items() if key.instance == instance and unread_times(text)]
+        return {key: self.pulls[key] for key in found[:limit]}
+
+    def note_claims(self, instance: str, claims: Sequence[Claim]) -> None:
+        """Keep claims."""
+        for claim in claims:
+            before = self.claims(instance, claim.repository_id)
+            both = Claim(claim.repository_id, before.commits | claim.commits, before.pulls | claim.pulls)
+            self.claimed[instance, claim.repository_id] = both
+
+    def claims(self, instance: str, repository_id: int) -> Claim:
+        """Return all claims as one."""
+        return self.claimed.get((instance, repository_id), Claim(repository_id, frozenset(), frozenset()))
+
+    def put_pulls(self, pulls: Sequence[tuple[PullKey, str, Record | None]], now: datetime) -> None:
+        """File many; all or none."""
+        known = {*self.pulls, *(pull for pull, _, _ in pulls)}
+        if any(record is not None and record.key not in known for _, _, record in pulls):
+            raise Corrupt("a record of a pull request that is not on file")
+        for pull, updated_at, record in pulls:
+            self.put_pull(pull, updated_at, record, now)
 
     def put_pull(self, pull: PullKey, updated_at: str, record: Record | None, now: datetime) -> None:
         """File a pull request and its record."""
@@ -255,6 +282,19 @@ class MemoryStore:
         """Return records, newest merge first."""
         found = [record for record in self.by_id.values() if state in (None, record.state)]
         return sorted(found, key=lambda record: (-record.merged_at.timestamp(), record.id))
+
+    def records_after(self, record: str, limit: int, state: str | None = None) -> list[Record]:
+        """Return the next records."""
+        return sorted((r for r in self.records(state) if r.id > record), key=lambda found: found.id)[:limit]
+
+    def records_of(self, pulls: Collection[PullKey]) -> dict[PullKey, Record]:
+        """Return records by their pull requests."""
+        return {record.key: record for record in self.by_id.values() if record.key in pulls}
+
+    def records_named(self, instance: str, claim: Claim) -> list[Record]:
+        """Return what a claim is about."""
+        found = [record for record in self.by_id.values() if record.instance == instance]
+        return [r for r in found if taken_back(r.key, (r.merge_commit, r.head_commit), [claim])]
 
     def records_by_id(self, ids: Sequence[str]) -> list[Record]:
         """Return records in order."""
@@ -483,6 +523,8 @@ class FakeForge:
     broken: dict[int, FleetError] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     complete: bool = True
+    window: int = 1000
+    followed: set[str] = field(default_factory=set)
     hidden: set[int] = field(default_factory=set)
     commits: dict[str, Commit] = field(default_factory=dict)
     diffs: dict[int, tuple[bytes, str]] = field(default_factory=dict)
@@ -534,12 +576,23 @@ class FakeForge:
         """Let time pass."""
         self.now += timedelta(**passed)
 
-    def sweep(self, since: datetime | None) -> Sweep:
-        """Return the rows of the window."""
+    def sweep(self, since: Since) -> Iterator[Part]:
+        """Yield the rows of the window, in parts of `window` rows, oldest first; the last part is open to the end."""
         self.calls.append("sweep")
-        rows = [row for row in self.rows.values() if since is None or datetime.fromisoformat(row.updated_at) >= since]
+        begin = since("")
+        rows = [row for row in self.rows.values() if begin is None or datetime.fromisoformat(row.updated_at) >= begin]
         shown = [row for row in rows if row.key.number not in self.hidden]
-        return Sweep(tuple(shown), self.now, self.complete)
+        shown.sort(key=lambda row: datetime.fromisoformat(row.updated_at))
+        while len(shown) > self.window:
+            part, shown = shown[: self.window], shown[self.window :]
+            yield Part(tuple(part), "", self.complete, datetime.fromisoformat(part[-1].updated_at), self.complete)
+            if not self.complete:
+                return
+        yield Part(tuple(shown), "", self.complete, self.now, self.complete, total=len(shown))
+
+    def follows(self, repository_id: int, repository: str) -> bool:
+        """Tell which names a watched repository had, or has."""
+        return repository in self.followed
 
     def pull(self, repository: str, number: int) -> MergedPull | None:
         """Return a detail, or fail as planned."""

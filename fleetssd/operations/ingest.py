@@ -3,48 +3,49 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from fleetssd.config import Settings
-from fleetssd.diffs import PullDiff
+from fleetssd.diffs import PullDiff, is_agent
 from fleetssd.errors import FleetError, Misconfigured
-from fleetssd.gitea import (
-    Delivery,
-    MergedPull,
-    PullKey,
-    PullRow,
-    Sweep,
-    row_of,
-    unread,
-    unread_due,
-    unread_times,
-    unseen,
-    window_start,
-)
-from fleetssd.operations.reading import Failure, Look, Read, Reader
+from fleetssd.gitea import MergedPull, PullKey, PullRow, row_of, unread, unread_due, unread_times
+from fleetssd.operations.fetching import MIRRORS, READERS, Batch, Pipeline, fetch, hints
+from fleetssd.operations.marks import Marks
+from fleetssd.operations.reading import Look, Read, Reader
 from fleetssd.operations.sides import settle_new
 from fleetssd.ports import Forge, Mirror, Progress, Store
-from fleetssd.records import Record, Redact, fingerprint, judged_anew, make_record, refusals_of_row, refused_row, side
-from fleetssd.reverts import claims, taken_back
+from fleetssd.records import (
+    Record,
+    Redact,
+    judged_anew,
+    make_record,
+    refusals_of_row,
+    refused_row,
+    side,
+    watched,
+)
+from fleetssd.reverts import Claim, claims, taken_back
 from fleetssd.split import TWIN
+from fleetssd.sweeps import Part, unseen
 from fleetssd.twins import Sketch, unsketched
 
-BATCH = 200
+BATCH = 100
 """Pull requests read from one repository between two writes: what a crash can make us read again."""
-READERS = 2
-AHEAD = 2
-"""Batches read ahead of git."""
 RETRIES = 5
 """Unreadable pull requests tried again in one poll."""
+MOST_UNREAD = 10_000
 RETRY, DAY = timedelta(hours=1), timedelta(days=1)
 """How long an unreadable pull request rests at first, and at most; the pause doubles."""
-GONE = "gone"
+GONE, AGAIN = "gone", "again"
+"""In the place of an `updated_at`: nothing to read, and to be read again."""
 UNREADABLE = "unreadable"
 REVERTED = "reverted_later"
+UNWATCHED = "repository_not_watched"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,12 @@ class _Tally:
     """Counts of one poll, and the errors for which its window must be read again."""
 
     states: Counter[str] = field(default_factory=Counter)
+    rows: int = 0
     read: int = 0
     failed: int = 0
     without_git: int = 0
+    complete: bool = True
+    gaps: list[str] = field(default_factory=list)
     errors: list[FleetError] = field(default_factory=list)
 
 
@@ -90,32 +94,31 @@ def poll_once(
 ) -> PollSummary:
     """Read everything that was merged since the last completed poll and file it; a quiet poll is one request.
 
-    Repeating it, after a crash or for the overlap of its windows, changes nothing. The cursor moves only when every
-    row of the window is on file.
+    Repeating it, after a crash or for the overlap of its windows, changes nothing. A cursor moves only when every row
+    up to it is on file, window by window, so a backfill that was cut short goes on where it was.
     Without a `sketch` only equal prompts are near-duplicates. Raises the forge's own error where nothing could be read.
     """
-    instance = settings.forge.url
     poll = _Poll(settings, forge, mirror, store, secrets, now, progress, sketch)
-    deliveries = store.open_deliveries()
-    cursor, scope = store.cursor(instance), f"{instance} {fingerprint(settings.fleet)}"
-    anew = cursor is not None and store.cursor(scope) != cursor
-    sweep = forge.sweep(None if anew else window_start(cursor, settings.forge.overlap_seconds))
-    seen = store.seen(instance) if sweep.rows or deliveries or anew else {}
-    poll.begin(sweep, seen, judged_anew=anew)
-    looks = [*poll.looks(sweep), *_hints(deliveries, sweep, seen, instance)]
-    poll.read_all([*looks, *poll.again(look.key for look in looks)])
-    poll.settle(sweep)
-    tally = poll.tally
+    marks, deliveries, tally = Marks(settings, store, now), store.open_deliveries(), poll.tally
+    anew = marks.stale
+    if anew:
+        poll.judge_anew()
+    hinted = {hint.key: hint for hint in hints(deliveries, settings, forge)}
+    for part in forge.sweep(lambda place: None if anew else marks.since(place)):
+        poll.take(part)
+        for row in part.rows:
+            hinted.pop(row.key, None)
+        if part.done and not tally.errors:
+            marks.move(part.place, part.upto)
+    if tally.rows or deliveries:
+        poll.look_around(hinted)
     if tally.errors and not tally.read:
         raise tally.errors[0]
-    if sweep.complete and not tally.errors:
-        # First by whom it was judged: a crash between the two judges once more, and changes nothing.
-        store.set_cursor(scope, sweep.at or now)
-        store.set_cursor(instance, sweep.at or now)
+    if tally.complete and not tally.errors:
         for delivery in deliveries:
             store.close_delivery(delivery.id, now, "polled")
     return PollSummary(
-        rows=len(sweep.rows),
+        rows=tally.rows,
         read=tally.read,
         train=tally.states["train"],
         held_out=tally.states["held_out"],
@@ -123,19 +126,9 @@ def poll_once(
         failed=tally.failed,
         deliveries=len(deliveries),
         without_git=tally.without_git,
-        complete=sweep.complete,
-        gaps=sweep.gaps,
+        complete=tally.complete,
+        gaps=tuple(dict.fromkeys(tally.gaps)),
     )
-
-
-def _hints(deliveries: Sequence[Delivery], sweep: Sweep, seen: dict[PullKey, str], instance: str) -> Iterator[Look]:
-    """Return the pull requests that deliveries name and that no sweep has shown yet."""
-    shown = {row.key for row in sweep.rows} | {key for key, text in seen.items() if not unread_times(text)}
-    for delivery in deliveries:
-        key = PullKey(instance, delivery.repository_id, delivery.pull or 0)
-        if key.number and key not in shown and delivery.repository:
-            shown.add(key)
-            yield Look(key, delivery.repository, None)
 
 
 class _Poll:
@@ -152,31 +145,61 @@ class _Poll:
         progress: Progress,
         sketch: Sketch,
     ) -> None:
-        self.settings, self.store, self.reader = settings, store, Reader(settings, forge, mirror)
+        self.settings, self.store, self.forge = settings, store, forge
+        self.reader = Reader(settings, forge, mirror)
         self.secrets, self.now, self.progress, self.sketch = secrets, now, progress, sketch
-        self.tally = _Tally()
+        self.tally, self.instance = _Tally(), settings.forge.url
         self.earlier: dict[PullKey, Record] = {}
         self.listed: dict[PullKey, PullRow] = {}
         self.seen: dict[PullKey, str] = {}
-        self.rows: list[PullRow] = []
+        self.claims: dict[int, Claim] = {}
+        self.puts: list[tuple[PullKey, str, Record | None]] = []
 
-    def begin(self, sweep: Sweep, seen: dict[PullKey, str], *, judged_anew: bool) -> None:
-        """Take a sweep in; where other accounts, repositories or labels count now, judge what is on file by them."""
-        self.seen, self.listed = seen, {row.key: row for row in sweep.rows}
-        fresh = unseen(sweep.rows, seen)
-        if judged_anew or any(row.key in seen for row in fresh) or any(map(unread_times, seen.values())):
-            self.earlier = {record.key: record for record in self.store.records()}
-        if judged_anew:
-            self.judge_anew()
+    def take(self, part: Part) -> None:
+        """File a part of a sweep; nothing of it is held afterwards."""
+        tally, before = self.tally, self.tally.rows
+        tally.rows += len(part.rows)
+        tally.complete = tally.complete and part.complete
+        tally.gaps += part.gaps
+        if not part.rows:
+            return
+        self._begin({row.key: row for row in part.rows}, [row.key for row in part.rows])
+        found = claims(part.rows)
+        self._note(found)
+        looks = self.looks()
+        self._flush()
+        total = before + max(part.total or 0, len(part.rows))
+        self.read_all(looks, tally.rows - len(looks), total)
+        self._take_back_all(found)
+        settle_new(self.store, self.settings.records, self.sketch, self.now)
 
-    def looks(self, sweep: Sweep) -> list[Look]:
+    def look_around(self, hinted: dict[PullKey, Look]) -> None:
+        """Read what deliveries name and no sweep has shown, and some of what could not be read for long."""
+        known = self.store.seen(hinted)
+        news = {key: look for key, look in hinted.items() if key not in known or unread_times(known[key])}
+        enough = self.settings.forge.unreadable_after
+        unread = self.store.unread(self.instance, MOST_UNREAD)
+        due = [key for key, text in unread.items() if unread_times(text) >= enough and unread_due(text, self.now)]
+        rested = self.store.records_of([key for key in due if key not in news])
+        again = {key: Look(key, record.repository, None) for key, record in list(rested.items())[:RETRIES]}
+        if news or again:
+            self._begin({}, [*news, *again])
+            self.read_all([*news.values(), *again.values()], self.tally.rows, self.tally.rows + len(news | again))
+            settle_new(self.store, self.settings.records, self.sketch, self.now)
+
+    def _begin(self, listed: dict[PullKey, PullRow], keys: Sequence[PullKey]) -> None:
+        self.listed, self.seen, self.claims = listed, self.store.seen(keys), {}
+        same = {key for key, row in listed.items() if self.seen.get(key) == row.updated_at}
+        self.earlier = self.store.records_of([key for key in self.seen if key not in same])
+
+    def looks(self) -> list[Look]:
         """Return the pull requests to read: new ones, and refused ones that have moved since.
 
         A row that shows by itself why it cannot teach is filed and not read. A record that was taken stays as it was
         at its merge: later comments, edits and renames are not what was asked; only a revert takes it back.
         """
         looks = []
-        for row in unseen(sweep.rows, self.seen):
+        for row in unseen(self.listed.values(), self.seen):
             earlier, before = self.earlier.get(row.key), self.seen.get(row.key, "")
             if unread_times(before) >= self.settings.forge.unreadable_after and not unread_due(before, self.now):
                 continue
@@ -186,30 +209,41 @@ class _Poll:
                 looks.append(Look(row.key, row.repository, row.updated_at))
         return looks
 
-    def again(self, shown: Iterable[PullKey]) -> list[Look]:
-        """Return some of the pull requests that could not be read for long, and whose time has come."""
-        shown, enough = set(shown), self.settings.forge.unreadable_after
-        due = [
-            key
-            for key, text in self.seen.items()
-            if unread_times(text) >= enough and unread_due(text, self.now) and key not in shown and key in self.earlier
-        ]
-        return [Look(key, self.earlier[key].repository, None) for key in due[:RETRIES]]
-
     def judge_anew(self) -> None:
         """Judge what is on file by the accounts, repositories and labels that count now.
 
         What was taken keeps its texts, so it can come back; what was refused by them is read again where they allow it.
         """
-        for record in self.earlier.values():
+        last = ""
+        while some := self.store.records_after(last, BATCH):
+            last = some[-1].id
+            for record in some:
+                self._judge_anew(record)
+            self._flush()
+
+    def _judge_anew(self, record: Record) -> None:
+        reasons = judged_anew(record, self.settings.fleet)
+        if reasons and UNWATCHED in reasons and self._followed(record):
             reasons = judged_anew(record, self.settings.fleet)
-            if reasons is None:
-                continue
-            if record.prompt:
-                state = "refused" if reasons else side(record.split_keys, self.settings.records)
-                self.store.replace_record(replace(record, state=state, reasons=reasons), self.now)
-            else:
-                self.seen.pop(record.key, None)
+        if reasons is not None and record.prompt:
+            state = "refused" if reasons else side(record.split_keys, self.settings.records)
+            self.store.replace_record(replace(record, state=state, reasons=reasons), self.now)
+        elif reasons is not None:
+            self._put(record.key, AGAIN, None)
+
+    def _followed(self, what: PullRow | Record) -> bool:
+        """Tell whether something is in a watched repository that has, or had, another name; from now on it counts."""
+        repository = what.repository
+        if not is_agent(what.author, self.settings.fleet) or watched(repository, self.settings.fleet):
+            return False
+        if not self.forge.follows(what.key.repository_id, repository):
+            return False
+        fleet = self.settings.fleet
+        also = fleet.model_copy(update={"repositories": (*fleet.repositories, repository)})
+        self.settings = self.settings.model_copy(update={"fleet": also})
+        self.reader = replace(self.reader, settings=self.settings)
+        self.tally.gaps.append(f"{repository} is watched by a name that it had before: change fleet.repositories")
+        return True
 
     def _look_back(self, record: Record, row: PullRow) -> None:
         """Take a record back where its pull request moved because somebody reverted it."""
@@ -220,69 +254,67 @@ class _Poll:
             return
         if reverted:
             self._take_back(record)
-        self.store.put_pull(row.key, row.updated_at, None, self.now)
+        self._put(row.key, row.updated_at, None)
 
     def _take_back(self, record: Record) -> None:
         self.store.replace_record(_reverted(record), self.now)
 
-    def read_all(self, looks: Sequence[Look]) -> None:
+    def _take_back_all(self, found: Sequence[Claim]) -> None:
+        """Take back what is on file and some claims are about."""
+        for claim in found:
+            for record in self.store.records_named(self.instance, claim):
+                commits = (record.merge_commit, record.head_commit)
+                if REVERTED not in record.reasons and taken_back(record.key, commits, [claim]):
+                    self._take_back(record)
+
+    def _note(self, found: Sequence[Claim]) -> None:
+        """Keep claims for what is read later: their windows need not be the ones that show what they are about."""
+        if found:
+            self.store.note_claims(self.instance, found)
+            self.claims.clear()
+
+    def read_all(self, looks: Sequence[Look], done: int, total: int) -> None:
         """Read pull requests batch by batch, one repository at a time, and file each."""
-        done = 0
         by_repository = defaultdict[int, list[Look]](list)
         for look in looks:
             by_repository[look.key.repository_id].append(look)
         batches = [
             group[start : start + BATCH] for group in by_repository.values() for start in range(0, len(group), BATCH)
         ]
-        with ThreadPoolExecutor(READERS, "forge") as readers:
-            # While git works on one batch the next one is read already; no more than that, so that memory stays flat.
-            ahead = [readers.map(self.reader.read, batch) for batch in batches[:AHEAD]]
-            for number, batch in enumerate(batches):
-                self.progress(done, len(looks), "pull requests")
-                reads = list(ahead.pop(0))
-                if number + AHEAD < len(batches):
-                    ahead.append(readers.map(self.reader.read, batches[number + AHEAD]))
-                self._file_batch(reads)
-                done += len(batch)
+        with (
+            ThreadPoolExecutor(READERS, "forge") as readers,
+            ThreadPoolExecutor(MIRRORS, "git") as mirrors,
+            closing(Pipeline(self.reader, readers, mirrors).through(batches)) as line,
+        ):
+            for batch in line:
+                self.progress(done, total, "pull requests")
+                self._file_batch(batch)
+                done += len(batch.looks)
         if looks:
-            self.progress(done, len(looks), "pull requests")
+            self.progress(done, total, "pull requests")
 
-    def settle(self, sweep: Sweep) -> None:
-        """Take back what was reverted, then put what belongs together on one side."""
-        found = claims([*sweep.rows, *self.rows])
-        for record in self.store.records() if found else ():
-            commits = (record.merge_commit, record.head_commit)
-            if REVERTED not in record.reasons and taken_back(record.key, commits, found):
-                self._take_back(record)
-        settle_new(self.store, self.settings.records, self.sketch, self.now)
-
-    def _file_batch(self, batch: Sequence[Read | Failure]) -> None:
-        """Read the diffs of one repository's pull requests with git and file their records."""
-        for failure in batch:
-            if isinstance(failure, Failure):
-                self._give_up(failure.look, failure.error)
-        reads = [read for read in batch if isinstance(read, Read)]
-        fleet = self.settings.fleet
-        wanted = [read.pull for read in reads if read.pull and not refusals_of_row(row_of(read.pull), fleet)]
-        try:
-            diffs, without_git = self.reader.diffs(wanted)
-        except FleetError as error:
-            for read in reads:
-                self._give_up(read.look, error)
-            return
-        self.tally.without_git += without_git
-        for read in reads:
+    def _file_batch(self, batch: Batch) -> None:
+        """File the records of one repository's pull requests."""
+        if any(read.pull is not None and self._followed(row_of(read.pull)) for read in batch.reads):
+            batch = fetch(self.reader, batch.looks, [self.reader.read(look) for look in batch.looks])
+        for failure in batch.failures:
+            self._give_up(failure.look, failure.error)
+        self.tally.without_git += batch.without_git
+        for read in batch.reads:
             self.tally.read += 1
             if read.pull is not None:
-                self._file_read(read, read.pull, diffs)
+                self._file_read(read, read.pull, batch.diffs)
             else:
-                self.store.put_pull(read.look.key, read.look.updated_at or GONE, None, self.now)
+                self._put(read.look.key, read.look.updated_at or GONE, None)
+        self._flush()
 
     def _file_read(self, read: Read, pull: MergedPull, diffs: dict[int, PullDiff | str]) -> None:
         """File what was read; one that a hint named is judged by its row first, as a sweep's is."""
         row = row_of(pull)
         updated_at = pull.updated_at if read.look.updated_at is None else read.look.updated_at
-        self.rows.append(row)
+        if row.key not in self.listed and (found := claims([row])):
+            self._note(found)
+            self._take_back_all(found)
         if not self._judge(row, updated_at):
             record = self._record(read, pull, diffs)
             if read.reverted:
@@ -304,7 +336,7 @@ class _Poll:
         row = self.listed.get(look.key)
         known = look.key in self.earlier or times < enough or row is None
         record = None if known or row is None else refused_row(row, (UNREADABLE,))
-        self.store.put_pull(look.key, unread(times, self.now + pause), record, self.now)
+        self._put(look.key, unread(times, self.now + pause), record)
         if times < enough:
             self.tally.errors.append(error)
         elif record is not None:
@@ -313,8 +345,10 @@ class _Poll:
     def _judge(self, row: PullRow, updated_at: str) -> bool:
         """File a pull request that its row refuses; tell whether it does."""
         reasons = refusals_of_row(row, self.settings.fleet)
+        if row.merged and UNWATCHED in reasons and self._followed(row):
+            reasons = refusals_of_row(row, self.settings.fleet)
         # A stranger's work elsewhere is none of ours: a public instance is full of it.
-        if reasons and not {"author_not_agent", "repository_not_watched"} <= set(reasons):
+        if reasons and not {"author_not_agent", UNWATCHED} <= set(reasons):
             self._file(row.key, updated_at, refused_row(row, reasons))
         return bool(reasons)
 
@@ -331,15 +365,28 @@ class _Poll:
 
     def _file(self, key: PullKey, updated_at: str, record: Record) -> None:
         """File a record; what is known of a pull request that was refused before is replaced, its id stays."""
-        earlier = self.earlier.get(key)
+        earlier, repository = self.earlier.get(key), key.repository_id
+        if repository not in self.claims:
+            self.claims[repository] = self.store.claims(self.instance, repository)
+        if taken_back(key, (record.merge_commit, record.head_commit), [self.claims[repository]]):
+            record = _reverted(record)
         if earlier is None:
-            self.store.put_pull(key, updated_at, record, self.now)
+            self._put(key, updated_at, record)
         else:
             if REVERTED in earlier.reasons:
                 record = _reverted(record)
             self.store.replace_record(replace(record, id=earlier.id), self.now)
-            self.store.put_pull(key, updated_at, None, self.now)
+            self._put(key, updated_at, None)
         self.tally.states[record.state] += 1
+
+    def _put(self, key: PullKey, updated_at: str, record: Record | None) -> None:
+        """Write a pull request with the next batch."""
+        self.puts.append((key, updated_at, record))
+
+    def _flush(self) -> None:
+        if self.puts:
+            self.store.put_pulls(self.puts, self.now)
+            self.puts = []
 
 
 def _reverted(record: Record) -> Record:

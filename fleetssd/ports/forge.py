@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fleetssd.diffs import PullDiff
 from fleetssd.facts import Written
-from fleetssd.gitea import Commit, IssueText, MergedPull, Sweep
+from fleetssd.gitea import Commit, IssueText, MergedPull
 from fleetssd.hooks import Hook, Place
+from fleetssd.sweeps import Part, Since
 
 if TYPE_CHECKING:
     from fleetssd.audit.filing import Filed  # the audit parses YAML, which no process that lives long shall load
@@ -18,8 +18,16 @@ if TYPE_CHECKING:
 class Forge(Protocol):
     """A Gitea-compatible forge, read only."""
 
-    def sweep(self, since: datetime | None) -> Sweep:
-        """Return every closed pull request updated at or after `since`, each once; None means all there are."""
+    def sweep(self, since: Since) -> Iterator[Part]:
+        """Yield every closed pull request updated where `since` says, or later, in parts that need not all be held.
+
+        Each list comes oldest update first, and `since` is asked once for each by its name. The last part is of the
+        whole forge.
+        """
+        ...
+
+    def follows(self, repository_id: int, repository: str) -> bool:
+        """Tell whether a watched repository had this name before, or has it now and is watched by an earlier one."""
         ...
 
     def pull(self, repository: str, number: int) -> MergedPull | None:

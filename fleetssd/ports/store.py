@@ -12,6 +12,7 @@ from fleetssd.checkpoints import Answer, Checkpoint, Night, Sample, StageRow, Sw
 from fleetssd.facts import Entry
 from fleetssd.gitea import Delivery, PullKey
 from fleetssd.records import Record
+from fleetssd.reverts import Claim
 
 
 class Store(Protocol):
@@ -35,19 +36,35 @@ class Store(Protocol):
         ...
 
     def cursor(self, instance: str) -> datetime | None:
-        """Return the time up to which the last completed sweep saw everything."""
+        """Return the time up to which everything is on file."""
         ...
 
-    def set_cursor(self, instance: str, cursor: datetime) -> None:
-        """Move the cursor after a completed sweep."""
+    def set_cursors(self, names: Sequence[str], cursor: datetime) -> None:
+        """Move cursors together, after everything up to then is on file."""
         ...
 
-    def seen(self, instance: str) -> dict[PullKey, str]:
-        """Return every pull request on file with the `updated_at` text it was last read at."""
+    def seen(self, pulls: Collection[PullKey]) -> dict[PullKey, str]:
+        """Return those of these pull requests that are on file, with the `updated_at` text they were last read at."""
+        ...
+
+    def unread(self, instance: str, limit: int) -> dict[PullKey, str]:
+        """Return pull requests on file that could not be read when they last should have been."""
         ...
 
     def put_pull(self, pull: PullKey, updated_at: str, record: Record | None, now: datetime) -> None:
         """File a pull request and its record in one transaction; the same record twice is one row."""
+        ...
+
+    def put_pulls(self, pulls: Sequence[tuple[PullKey, str, Record | None]], now: datetime) -> None:
+        """File many with one durable write, all or none; the outcome is that of `put_pull`, in order."""
+        ...
+
+    def note_claims(self, instance: str, claims: Sequence[Claim]) -> None:
+        """Keep what merged pull requests say they take back; the same claim twice is one."""
+        ...
+
+    def claims(self, instance: str, repository_id: int) -> Claim:
+        """Return everything that pull requests of a repository say they take back, as one claim."""
         ...
 
     def replace_record(self, record: Record, now: datetime) -> None:
@@ -56,6 +73,18 @@ class Store(Protocol):
 
     def records(self, state: str | None = None) -> list[Record]:
         """Return the records, newest merge first."""
+        ...
+
+    def records_after(self, record: str, limit: int, state: str | None = None) -> list[Record]:
+        """Return the next records in the order of their ids; the empty id comes before all."""
+        ...
+
+    def records_of(self, pulls: Collection[PullKey]) -> dict[PullKey, Record]:
+        """Return the records of those of these pull requests that have one."""
+        ...
+
+    def records_named(self, instance: str, claim: Claim) -> list[Record]:
+        """Return the records that a claim is about, by number or by the start of their merge or head commit."""
         ...
 
     def records_by_id(self, ids: Sequence[str]) -> list[Record]:

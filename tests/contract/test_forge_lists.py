@@ -14,6 +14,7 @@ from fleetssd.adapters.gitea_http import GiteaForge
 from fleetssd.errors import Misconfigured, Rejected, Transient
 from fleetssd.gitea import MergedPull, PullRow, moment
 from tests.contract.forges import Desk, Ground, Person
+from tests.services.test_gitea_http import swept
 
 
 def reading(desk: Desk, folder: Path, token: str = "", **settings: Any) -> GiteaForge:
@@ -37,7 +38,7 @@ def rows(desk: Desk, folder: Path, since: datetime | None = None, **settings: An
     """Return what a sweep of one repository finds, oldest first; it must be complete."""
     forge = reading(desk, folder, **settings)
     try:
-        sweep = forge.sweep(since)
+        sweep = swept(forge, since)
     finally:
         forge.close()
     assert sweep.complete
@@ -169,7 +170,7 @@ def test_a_total_that_changes_between_pages_is_no_end(desk: Desk, tmp_path: Path
     made = [merged(desk, f"work-{number}") for number in range(3)]
     desk.ground.quirk(total_count_drift=True)
     forge = reading(desk, tmp_path, page_size=1)
-    sweep = forge.sweep(None)
+    sweep = swept(forge)
     forge.close()
     assert sorted(row.key.number for row in sweep.rows) == made
     assert sweep.complete is False
@@ -253,7 +254,7 @@ def test_a_private_repository_is_404_for_strangers(ground: Ground, tmp_path: Pat
     assert stranger.ask("GET", desk.api).status_code == 404
     forge = reading(desk, tmp_path, stranger.token, mode="search")
     assert (forge.pull(desk.place, number), forge.issue(desk.place, number)) == (None, None)
-    assert desk.place not in {row.repository for row in forge.sweep(None).rows}
+    assert desk.place not in {row.repository for row in swept(forge).rows}
     forge.close()
 
 
@@ -342,7 +343,7 @@ def test_a_renamed_account_costs_only_its_own_rows(desk: Desk, tmp_path: Path) -
         config.Forge(url=desk.ground.url, token_file=tmp_path / "token", mode="repository"),
         config.Fleet(agents=(leaver.login, desk.agent.login), repositories=(desk.place,)),
     )
-    sweep = forge.sweep(None)
+    sweep = swept(forge)
     forge.close()
     assert [row.key.number for row in sweep.rows] == [number]
     assert [leaver.login in gap for gap in sweep.gaps] == [True]

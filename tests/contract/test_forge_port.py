@@ -14,11 +14,13 @@ from fleetssd import config
 from fleetssd.adapters.git_mirror import GitMirror
 from fleetssd.adapters.gitea_http import GiteaForge
 from fleetssd.diffs import PullDiff
-from fleetssd.gitea import Commit, MergedPull, PullRow, moment, row_of, unseen
+from fleetssd.gitea import Commit, MergedPull, PullRow, moment, row_of
 from fleetssd.gitea_links import confirm
 from fleetssd.solutions import parse_diff, touched
+from fleetssd.sweeps import unseen
 from tests.contract.forges import Desk, Ground, embedded
 from tests.fakes import FakeForge, FakeMirror
+from tests.services.test_gitea_http import swept
 
 NOBODY = "0" * 40
 
@@ -124,7 +126,7 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
 
 def rows(stage: Stage, since: datetime | None = None) -> list[PullRow]:
     """Return what a sweep shows of the stage."""
-    sweep = stage.forge.sweep(since)
+    sweep = swept(stage.forge, since)
     assert sweep.complete
     return sorted((row for row in sweep.rows if row.repository == stage.place), key=lambda row: row.key.number)
 
@@ -152,7 +154,7 @@ def test_a_window_begins_with_its_own_second(stage: Stage) -> None:
     assert moved is not None
     assert rows(stage, moved) == [row]
     assert rows(stage, moved + timedelta(seconds=1)) == []
-    told = stage.forge.sweep(moved).at
+    told = swept(stage.forge, moved).upto
     assert told is None or told.tzinfo == UTC
 
 

@@ -246,11 +246,11 @@ def test_locked_database_is_worth_another_try(tmp_path: Path) -> None:
     holder = sqlite3.connect(tmp_path / "s.sqlite3", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(Transient, match="locked") as caught:
-        store.set_cursor("forge", NOW)
+        store.set_cursors(["forge"], NOW)
     assert caught.value.exit_code == 75
     assert store.cursor("forge") is None
     holder.close()
-    store.set_cursor("forge", NOW)
+    store.set_cursors(["forge"], NOW)
     store.close()
 
 
@@ -299,7 +299,7 @@ def test_read_only_database_is_misconfigured(tmp_path: Path) -> None:
     SqlStore.open(url(tmp_path / "s.sqlite3")).close()
     store = SqlStore(f"sqlite:///file:{tmp_path / 's.sqlite3'}?mode=ro&uri=true")
     with pytest.raises(Misconfigured, match="readonly"):
-        store.set_cursor("forge", NOW)
+        store.set_cursors(["forge"], NOW)
     store.close()
 
 
@@ -347,7 +347,7 @@ def test_naive_time_is_a_bug(tmp_path: Path) -> None:
     """A moment without a zone does not reach the database."""
     store = SqlStore.open(url(tmp_path / "s.sqlite3"))
     with pytest.raises(Exception, match="without a zone"):
-        store.set_cursor("forge", NOW.replace(tzinfo=None))
+        store.set_cursors(["forge"], NOW.replace(tzinfo=None))
     store.close()
 
 

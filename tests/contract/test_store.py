@@ -18,9 +18,10 @@ from fleetssd.artefact import Probe
 from fleetssd.buffer import window
 from fleetssd.checkpoints import Answer, Checkpoint, Sample, StageRow, Swap, VerdictRow
 from fleetssd.errors import Corrupt
-from fleetssd.gitea import Delivery, PullKey
+from fleetssd.gitea import Delivery, PullKey, unread
 from fleetssd.ports import Store
 from fleetssd.records import Record
+from fleetssd.reverts import Claim
 from fleetssd.twins import issue_tie
 from tests.fakes import MemoryStore
 
@@ -57,6 +58,11 @@ def record(number: int, **changes: Any) -> Record:
 def key(number: int) -> PullKey:
     """Return the key of pull request `number`."""
     return PullKey(FORGE, 7, number)
+
+
+def keys(*numbers: int) -> list[PullKey]:
+    """Return the keys of pull requests."""
+    return [key(number) for number in numbers]
 
 
 def file(store: Store, *numbers: int, **changes: Any) -> list[Record]:
@@ -128,9 +134,9 @@ def test_closed_delivery_is_not_open_and_not_new(store: Store) -> None:
 def test_cursor_moves_by_instance(store: Store) -> None:
     """Each forge has its own cursor, and it is aware UTC whatever zone it came in."""
     assert store.cursor(FORGE) is None
-    store.set_cursor(FORGE, NOW)
-    store.set_cursor(FORGE, (NOW + HOUR).astimezone(timezone(HOUR * 5)))
-    store.set_cursor("https://other.example", NOW)
+    store.set_cursors([FORGE], NOW)
+    store.set_cursors([FORGE], (NOW + HOUR).astimezone(timezone(HOUR * 5)))
+    store.set_cursors(["https://other.example"], NOW)
     found = store.cursor(FORGE)
     assert found == NOW + HOUR
     assert found is not None
@@ -141,14 +147,14 @@ def test_pull_is_filed_with_its_record(store: Store) -> None:
     """What was filed comes back equal, to the last field."""
     (made,) = file(store, 3)
     assert store.records() == [made]
-    assert store.seen(FORGE) == {key(3): "t"}
-    assert store.seen("https://other.example") == {}
+    assert store.seen([key(3), key(4)]) == {key(3): "t"}
+    assert store.seen([PullKey("https://other.example", 7, 3), PullKey(FORGE, 8, 3)]) == {}
 
 
 def test_pull_without_a_record_is_seen(store: Store) -> None:
     """A pull request that was closed unmerged is not read again."""
     store.put_pull(key(3), "t", None, NOW)
-    assert store.seen(FORGE) == {key(3): "t"}
+    assert store.seen([key(3)]) == {key(3): "t"}
     assert store.records() == []
 
 
@@ -157,7 +163,72 @@ def test_second_filing_keeps_the_record(store: Store) -> None:
     (made,) = file(store, 3)
     store.put_pull(key(3), "later", record(3, state="held_out"), NOW + HOUR)
     assert store.records() == [made]
-    assert store.seen(FORGE) == {key(3): "later"}
+    assert store.seen([key(3)]) == {key(3): "later"}
+
+
+def test_many_pulls_are_filed_together(store: Store) -> None:
+    """One write files what one call each would have; what is on file keeps its record, and takes the newer text."""
+    (old,) = file(store, 1)
+    new = record(2)
+    many = [(key(1), "later", record(1, title="other")), (key(2), "t", new), (key(3), "gone", None)]
+    store.put_pulls([*many, (key(2), "last", replace(new, title="twice"))], NOW)
+    assert store.seen(keys(1, 2, 3)) == {key(1): "later", key(2): "last", key(3): "gone"}
+    assert store.records_of(keys(1, 2, 3, 4)) == {key(1): old, key(2): new}
+    with pytest.raises(Corrupt):
+        store.put_pulls([(key(5), "t", record(5)), (key(6), "t", record(9))], NOW)
+    assert store.seen(keys(5, 6)) == {}
+
+
+def test_an_issue_held_out_in_a_write_is_held_out_in_the_rest_of_it(store: Store) -> None:
+    """Of two pull requests for one issue, filed together, none teaches once the other examines."""
+    first, second = record(1, state="held_out", split_keys=("7#1",)), record(2, split_keys=("7#1",))
+    store.put_pulls([(key(1), "t", first), (key(2), "t", second)], NOW)
+    assert {found.pull: found.state for found in store.records()} == {1: "held_out", 2: "refused"}
+
+
+def test_more_pulls_than_one_query_can_name(store: Store) -> None:
+    """As many as a window has are asked for at once."""
+    store.put_pulls([(key(number), "t", None) for number in range(1200)], NOW)
+    assert len(store.seen(keys(*range(1300)))) == 1200
+
+
+def test_what_could_not_be_read_is_found(store: Store) -> None:
+    """Only what could not be read, of one forge, and no more than asked for."""
+    texts = ["2026-11-22T05:00:00Z", unread(1, NOW), unread(12, NOW), "gone", "again"]
+    store.put_pulls([(key(number), text, None) for number, text in enumerate(texts)], NOW)
+    assert store.unread(FORGE, 10) == {key(1): texts[1], key(2): texts[2]}
+    assert len(store.unread(FORGE, 1)) == 1
+    assert store.unread("https://other.example", 10) == {}
+
+
+def test_records_come_in_pieces(store: Store) -> None:
+    """Piece by piece, in the order of their ids, everything comes once."""
+    file(store, 1, 2, 3)
+    file(store, 4, state="held_out")
+    assert [found.id for found in store.records_after("", 2)] == ["r1", "r2"]
+    assert [found.id for found in store.records_after("r2", 9)] == ["r3", "r4"]
+    assert [found.id for found in store.records_after("", 9, "held_out")] == ["r4"]
+    assert store.records_after("r4", 9) == []
+
+
+def test_claims_add_up(store: Store) -> None:
+    """What reverts say of a repository is one claim; said twice it is the same."""
+    one, two = Claim(7, frozenset({"ab" * 20}), frozenset({3})), Claim(7, frozenset(), frozenset({3, 4}))
+    store.note_claims(FORGE, [one, two, Claim(8, frozenset(), frozenset({5}))])
+    store.note_claims(FORGE, [two])
+    assert store.claims(FORGE, 7) == Claim(7, frozenset({"ab" * 20}), frozenset({3, 4}))
+    assert store.claims("https://other.example", 7) == Claim(7, frozenset(), frozenset())
+
+
+def test_a_claim_finds_its_records(store: Store) -> None:
+    """By number, by the start of a merge commit or of a head commit; another repository's are none of it."""
+    file(store, 1)
+    file(store, 2, merge_commit="c" * 40)
+    file(store, 3, head_commit="e" * 40)
+    store.put_pull(PullKey(FORGE, 9, 1), "t", record(1, id="other", repository_id=9, merge_commit="c" * 40), NOW)
+    found = store.records_named(FORGE, Claim(7, frozenset({"c" * 7, "e" * 40}), frozenset({1})))
+    assert sorted(record.id for record in found) == ["r1", "r2", "r3"]
+    assert store.records_named(FORGE, Claim(7, frozenset(), frozenset())) == []
 
 
 def test_replaced_record_keeps_its_id(store: Store) -> None:
@@ -203,7 +274,7 @@ def test_record_of_a_pull_not_on_file_is_corrupt(store: Store) -> None:
     with pytest.raises(Corrupt):
         store.put_pull(key(1), "t", record(2), NOW)
     assert store.records() == []
-    assert store.seen(FORGE) == {}
+    assert store.seen([key(1), key(2)]) == {}
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -165,7 +165,7 @@ def test_a_lost_cursor_takes_nothing_twice(polled: Polled) -> None:
     """Polling everything again from the start leaves the same records."""
     store = wiring.open_store(polled.settings)
     try:
-        store.set_cursor(polled.settings.forge.url, datetime(2026, 1, 1, tzinfo=UTC))
+        store.set_cursors([polled.settings.forge.url], datetime(2026, 1, 1, tzinfo=UTC))
     finally:
         store.close()
     summary, records = poll(polled.settings)

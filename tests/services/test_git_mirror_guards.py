@@ -158,9 +158,9 @@ def test_a_push_that_reverts_is_found_on_a_real_forge(ground: Ground, forge: Git
     mirrors = mirror(ground, tmp_path)
 
     def poll() -> tuple[str, ...]:
-        sweep = forge.sweep(None)
-        assert sweep.at is not None
-        poll_once(settings, forge, mirrors, store, secrets, sweep.at, lambda *_: None)
+        upto = next(forge.sweep(lambda _: None)).upto
+        assert upto is not None
+        poll_once(settings, forge, mirrors, store, secrets, upto, lambda *_: None)
         return next(record.reasons for record in store.records() if record.pull == number)
 
     try:

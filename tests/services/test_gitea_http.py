@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,9 +14,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from fleetssd import config
 from fleetssd.adapters.gitea_http import GiteaForge, read_token
-from fleetssd.config import Forge
 from fleetssd.errors import FleetError, Misconfigured, Rejected, Transient
+from fleetssd.ports import Forge
+from fleetssd.sweeps import Part
 
 DETAIL = {"number": 1, "merged": True, "base": {"repo": {"id": 2, "full_name": "fleet/a"}}}
 
@@ -91,7 +93,7 @@ def script() -> Iterator[Script]:
 def forge(script: Script, tmp_path: Path) -> Iterator[GiteaForge]:
     """Open the adapter on the script; it waits a hundredth of a second between tries."""
     (tmp_path / "token").write_text("t0ken\n")
-    settings = Forge(url=script.url, token_file=tmp_path / "token", timeout_seconds=5)
+    settings = config.Forge(url=script.url, token_file=tmp_path / "token", timeout_seconds=5)
     made = GiteaForge(settings, attempts=3, wait_seconds=0.01)
     yield made
     made.close()
@@ -103,6 +105,13 @@ def row(number: int) -> dict[str, Any]:
         "number": number, "updated_at": "2026-11-22T05:00:00Z", "pull_request": {"merged": True},
         "repository": {"id": 2, "full_name": "fleet/a"},
     }  # fmt: skip
+
+
+def swept(forge: Forge, since: datetime | None = None) -> Part:
+    """Return a whole sweep as one part."""
+    parts = list(forge.sweep(lambda _: since))
+    rows = {row.key: row for part in parts for row in part.rows}
+    return replace(parts[-1], rows=tuple(rows.values()))
 
 
 def pages(count: int, cap: int, totals: Callable[[int], int | None]) -> Callable[[str, dict[str, str]], Answer]:
@@ -124,9 +133,9 @@ def pages(count: int, cap: int, totals: Callable[[int], int | None]) -> Callable
 def test_every_row_is_read_whatever_the_cap(script: Script, forge: GiteaForge, told: bool) -> None:
     """Pages cut shorter than asked, with or without a total, with a Link to another host: every row, each once."""
     script.decide = pages(25, 10, lambda _: 25 if told else None)
-    sweep = forge.sweep(datetime(2026, 11, 22, tzinfo=UTC))
+    sweep = swept(forge, datetime(2026, 11, 22, tzinfo=UTC))
     assert [found.key.number for found in sweep.rows] == list(range(25))
-    assert (sweep.at, sweep.complete) == (datetime(2026, 11, 22, 6, tzinfo=UTC), True)
+    assert (sweep.upto, sweep.complete) == (datetime(2026, 11, 22, 6, tzinfo=UTC), True)
     asked = [query["page"] for _, query, _ in script.seen if query]
     assert asked == (["1", "2", "3"] if told else ["1", "2", "3", "4"])
     assert script.seen[0][1] == {
@@ -138,7 +147,7 @@ def test_a_moving_total_is_swept_again(script: Script, forge: GiteaForge) -> Non
     """Where rows move between pages, the sweep is read again, and every row of every reading counts."""
     moves = iter([20, 21])
     script.decide = pages(20, 10, lambda _: next(moves, 20))
-    sweep = forge.sweep(None)
+    sweep = swept(forge)
     assert (len(sweep.rows), sweep.complete) == (20, True)
     assert len(script.seen) == 6  # two sweeps of two pages and one that saw the end, and once the page caps
 
@@ -146,7 +155,7 @@ def test_a_moving_total_is_swept_again(script: Script, forge: GiteaForge) -> Non
 def test_a_total_that_never_rests_is_told(script: Script, forge: GiteaForge) -> None:
     """After some tries the rows are given as incomplete, so that the cursor stays."""
     script.decide = pages(20, 10, lambda page: 20 + page)
-    sweep = forge.sweep(None)
+    sweep = swept(forge)
     assert (len(sweep.rows), sweep.complete) == (20, False)
 
 
@@ -156,14 +165,14 @@ def test_rows_of_issues_are_dropped(script: Script, forge: GiteaForge) -> None:
         Answer(body=None),
         Answer(body=[None, {**row(1), "pull_request": None}, row(2)], headers={"X-Total-Count": "3"}),
     ]
-    assert forge.sweep(None).rows == ()
-    assert [found.key.number for found in forge.sweep(None).rows] == [2]
+    assert swept(forge).rows == ()
+    assert [found.key.number for found in swept(forge).rows] == [2]
 
 
 def test_without_a_date_the_clock_is_unknown(script: Script, forge: GiteaForge) -> None:
     """A proxy may drop the Date header."""
     script.answers = [Answer(body=[], headers={"Date": ""})]
-    assert forge.sweep(None).at is None
+    assert swept(forge).upto is None
 
 
 def test_the_token_goes_into_one_header(script: Script, forge: GiteaForge) -> None:
@@ -239,7 +248,7 @@ def test_a_refusal_is_not_tried_again(script: Script, forge: GiteaForge, status:
     """A bad token or a bad request is told once, with what the server said and what to do."""
     script.answers = [Answer(status, {"message": "because"})]
     with pytest.raises(kind) as refused:
-        forge.sweep(None)
+        swept(forge)
     assert "because" in refused.value.message
     assert (kind is Misconfigured) == ("read:issue" in refused.value.hint)
 
@@ -284,10 +293,10 @@ def test_redirects_end(script: Script, forge: GiteaForge) -> None:
 def test_a_silent_server_is_transient(tmp_path: Path) -> None:
     """Where nobody listens, the error names the address and the setting."""
     (tmp_path / "token").write_text("x")
-    forge = GiteaForge(Forge(url="http://127.0.0.1:9", token_file=tmp_path / "token"), attempts=1)
+    forge = GiteaForge(config.Forge(url="http://127.0.0.1:9", token_file=tmp_path / "token"), attempts=1)
     try:
         with pytest.raises(Transient, match=r"127\.0\.0\.1:9") as away:
-            forge.sweep(None)
+            swept(forge)
         assert "forge.url" in away.value.hint
     finally:
         forge.close()

@@ -13,16 +13,21 @@ from fleetssd import config
 from fleetssd.adapters.gitea_http import GiteaForge
 from fleetssd.adapters.gitea_http.client import Pace
 from fleetssd.errors import Misconfigured, Rejected
-from tests.services.test_gitea_http import Answer, Script, script
+from tests.services.test_gitea_http import Answer, Script, script, swept
 
 __all__ = ["script"]
 
 
+def ident(repository: str) -> int:
+    """Return the id of a repository."""
+    return int.from_bytes(repository.encode())
+
+
 def row(number: int, repository: str = "fleet/a", author: str = "agent-1") -> dict[str, Any]:
-    """Return a row of a list; a repository's id is the length of its name."""
+    """Return a row of a list."""
     return {
         "number": number, "updated_at": "2026-11-22T05:00:00Z", "pull_request": {"merged": True},
-        "repository": {"id": len(repository), "full_name": repository}, "user": {"login": author},
+        "repository": {"id": ident(repository), "full_name": repository}, "user": {"login": author},
     }  # fmt: skip
 
 
@@ -44,9 +49,8 @@ class World:
             return Answer(body={"max_response_items": 50})
         names = sorted({str(row["repository"]["full_name"]) for row in self.rows})
         if path.startswith("/orgs/") or path == "/repos/search":
-            rows = [
-                {"full_name": name} for name in names if path == "/repos/search" or name.startswith(path.split("/")[2])
-            ]
+            owner = "" if path == "/repos/search" else path.split("/")[2]
+            rows = [{"id": ident(name), "full_name": name} for name in names if name.startswith(owner)]
             return Answer(body={"ok": True, "data": rows} if path == "/repos/search" else rows)
         if path == "/repos/issues/search":
             return self._page(self.rows, query)
@@ -58,7 +62,7 @@ class World:
         if now:
             return Answer(301, b"moved", {"Location": f"/api/v1/repos/{'/'.join([now, *rest])}"})
         if not rest:
-            return Answer(body={"id": 1, "full_name": f"{owner}/{name}"})
+            return Answer(body={"id": ident(f"{owner}/{name}"), "full_name": f"{owner}/{name}"})
         who = query.get("created_by")
         return self._page(
             [
@@ -98,7 +102,7 @@ def opened(script: Script, tmp_path: Path) -> Iterator[Open]:
 
 def numbers(forge: GiteaForge) -> list[int]:
     """Return the numbers that a sweep finds."""
-    return sorted(found.key.number for found in forge.sweep(None).rows)
+    return sorted(found.key.number for found in swept(forge).rows)
 
 
 def test_a_server_of_our_own_is_searched(opened: Open) -> None:
@@ -129,7 +133,7 @@ def test_a_token_that_may_not_search_asks_by_repository(opened: Open) -> None:
     """A closed search is told, and the repositories are asked one by one."""
     world = World([row(1), row(2, "fleet/b")])
     world.closed["/repos/issues/search"] = 403
-    sweep = opened(world, "fleet/*").sweep(None)
+    sweep = swept(opened(world, "fleet/*"))
     assert sorted(found.key.number for found in sweep.rows) == [1, 2]
     assert "one by one" in sweep.gaps[0]
 
@@ -139,14 +143,14 @@ def test_a_bad_token_stays_an_error(opened: Open) -> None:
     world = World([row(1)])
     world.closed["/"] = 401
     with pytest.raises(Misconfigured):
-        opened(world, "fleet/a").sweep(None)
+        swept(opened(world, "fleet/a"))
 
 
 def test_an_unknown_agent_costs_only_its_own_rows(opened: Open) -> None:
     """A server that knows an account no longer refuses the whole request; the other agents are still asked."""
     world = World([row(1), row(2, author="agent-2")])
     world.closed["/repos/fleet/a/issues?agent-2"] = 404
-    sweep = opened(world, "fleet/a", agents=("agent-2", "agent-1"), mode="repository").sweep(None)
+    sweep = swept(opened(world, "fleet/a", agents=("agent-2", "agent-1"), mode="repository"))
     assert [found.key.number for found in sweep.rows] == [1]
     assert sweep.gaps == ("fleet/a has nothing for agent-2: gone, hidden or renamed",)
 
@@ -156,7 +160,7 @@ def test_another_refusal_is_an_error(opened: Open) -> None:
     world = World([row(1)])
     world.closed["/repos/fleet/a/issues"] = 422
     with pytest.raises(Rejected):
-        opened(world, "fleet/a", mode="repository").sweep(None)
+        swept(opened(world, "fleet/a", mode="repository"))
 
 
 def test_a_renamed_repository_is_asked_under_its_new_name(opened: Open) -> None:
@@ -165,14 +169,14 @@ def test_a_renamed_repository_is_asked_under_its_new_name(opened: Open) -> None:
     world.moved["fleet/old"] = "fleet/new"
     forge = opened(world, "fleet/old", "fleet/gone", mode="repository")
     world.closed["/repos/fleet/gone"] = 404
-    sweep = forge.sweep(None)
+    sweep = swept(forge)
     assert [found.repository for found in sweep.rows] == ["fleet/new"]
     assert sweep.gaps == (
         "fleet/old is now fleet/new: change fleet.repositories",
         "fleet/gone is gone or hidden from this token",
     )
     world.asked.clear()
-    forge.sweep(None)
+    swept(forge)
     assert world.asked == ["/repos/fleet/new/issues?agent-1"]
 
 

@@ -131,10 +131,10 @@ def _settings(folder: Path, url: str) -> Settings:
 def _polled(settings: Settings) -> tuple[list[Record], list[str]]:
     store, forge = wiring.open_store(settings), wiring.open_forge(settings)
     try:
-        sweep = forge.sweep(None)
-        assert sweep.at is not None
+        upto = next(forge.sweep(lambda _: None)).upto
+        assert upto is not None
         mirror, secrets = wiring.open_mirror(settings), wiring.open_secrets(settings)
-        poll_once(settings, forge, mirror, store, secrets, sweep.at, lambda *_: None)
+        poll_once(settings, forge, mirror, store, secrets, upto, lambda *_: None)
         return store.records(), store.window(500, 500)
     finally:
         store.close()

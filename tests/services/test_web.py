@@ -58,7 +58,7 @@ def live(store: SqlStore, *, reason: str = "pass@1 moved") -> None:
     store.decide(VerdictRow(1, "promote", reason, ONE, {"arms": arms, "k": 8}, NOW), [], NOW)
     swap = store.begin_swap(Swap(0, "flip", "dawn", BASE, ONE, "m:merged", 1, "promoted"), NOW)
     store.finish_swap(swap.id, NOW, {})
-    store.set_cursor("http://forge:3000", NOW)
+    store.set_cursors(["http://forge:3000"], NOW)
 
 
 def metrics(client: TestClient) -> dict[tuple[str, tuple[str, ...]], float]:

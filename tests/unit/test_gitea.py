@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetssd import gitea
-from fleetssd.gitea import PullKey, PullRow
+from fleetssd.gitea import PullKey
 
 ROW: dict[str, Any] = {
     "number": 7,
@@ -32,12 +32,6 @@ DETAIL: dict[str, Any] = {
     "comments": 2,
     "base": {"repo": {"id": 2, "full_name": "fleet/conveyor", "clone_url": "http://elsewhere/fleet/conveyor.git"}},
 }
-
-
-def row(number: int, updated_at: str) -> PullRow:
-    """Make a row that matters only by its number and its time."""
-    key = PullKey("http://forge", 1, number)
-    return PullRow(key, "fleet/a", "", "", "agent-1", True, (), None, updated_at)
 
 
 def test_a_row_keeps_who_wrote_it_and_whether_it_merged() -> None:
@@ -145,12 +139,12 @@ def test_arrays_and_items_may_be_null(value: Any, expected: list[Any]) -> None:
 
 def test_the_poll_asks_for_closed_pull_requests_of_the_whole_instance() -> None:
     """One search covers all repositories; page and limit always go together."""
-    request = gitea.search_request(datetime(2026, 11, 21, 12, tzinfo=UTC), 2, 50)
+    request = gitea.search_request(datetime(2026, 11, 21, 12, tzinfo=UTC), None, 2, 50)
     assert request.path == "/api/v1/repos/issues/search"
     assert dict(request.query) == {
         "type": "pulls", "state": "closed", "since": "2026-11-21T12:00:00Z", "limit": "50", "page": "2",
     }  # fmt: skip
-    assert "since" not in dict(gitea.search_request(None, 1, 50).query)
+    assert "since" not in dict(gitea.search_request(None, None, 1, 50).query)
 
 
 def test_names_are_quoted_in_paths() -> None:
@@ -158,42 +152,6 @@ def test_names_are_quoted_in_paths() -> None:
     assert gitea.pull_request("a/b", 1).path == "/api/v1/repos/a/b/pulls/1"
     assert gitea.issue_request("a/b?x", 2).path == "/api/v1/repos/a/b%3Fx/issues/2"
     assert gitea.timeline_request("a/b c", 3) == gitea.Request("/api/v1/repos/a/b%20c/issues/3/timeline")
-
-
-def test_a_short_page_is_not_the_end() -> None:
-    """The server may cut `limit` in silence, so only an empty page or the total ends a sweep."""
-    assert gitea.next_page(1, 10, 10, 25) == 2
-    assert gitea.next_page(3, 5, 25, 25) is None
-    assert gitea.next_page(2, 3, 53, None) == 3
-    assert gitea.next_page(4, 0, 20, 25) is None
-
-
-@given(st.integers(0, 200), st.integers(1, 50), st.booleans())
-def test_paging_reads_every_row_and_ends(total: int, cap: int, told: bool) -> None:
-    """Whatever cap the server applies, walking the pages sees every row once."""
-    rows, page, seen = list(range(total)), 1, list[int]()
-    while True:
-        found = rows[(page - 1) * cap : page * cap]
-        seen += found
-        following = gitea.next_page(page, len(found), len(seen), total if told else None)
-        if following is None:
-            break
-        page = following
-    assert seen == rows
-
-
-def test_windows_overlap() -> None:
-    """A window starts a little before the cursor, since rows appear after their own time; the first has none."""
-    cursor = datetime(2026, 11, 21, 12, tzinfo=UTC)
-    assert gitea.window_start(cursor, 300) == datetime(2026, 11, 21, 11, 55, tzinfo=UTC)
-    assert gitea.window_start(None, 300) is None
-
-
-def test_only_new_and_moved_rows_are_looked_at() -> None:
-    """A row is looked at once for every time it moves, however often pages repeat it."""
-    rows = [row(1, "a"), row(2, "b"), row(2, "b"), row(3, "d")]
-    seen = {row(1, "a").key: "a", row(3, "d").key: "c"}
-    assert gitea.unseen(rows, seen) == [row(2, "b"), row(3, "d")]
 
 
 @pytest.mark.parametrize(
@@ -215,11 +173,20 @@ def test_a_redirect_must_stay_with_the_server(url: str, same: bool) -> None:
     ("asked", "path", "query"),
     [
         (
-            gitea.list_request("o/r", datetime(2026, 11, 22, tzinfo=UTC), "agent-1", 2, 50),
+            gitea.list_request("o/r", "agent-1", datetime(2026, 11, 22, tzinfo=UTC), None, 2, 50),
             "/repos/o/r/issues",
             "type=pulls state=closed since=2026-11-22T00:00:00Z created_by=agent-1 limit=50 page=2",
         ),
-        (gitea.list_request("o/r", None, "", 1, 5), "/repos/o/r/issues", "type=pulls state=closed limit=5 page=1"),
+        (
+            gitea.list_request("o/r", "", None, None, 1, 5),
+            "/repos/o/r/issues",
+            "type=pulls state=closed limit=5 page=1",
+        ),
+        (
+            gitea.search_request(datetime(2026, 11, 22, tzinfo=UTC), datetime(2026, 11, 23, tzinfo=UTC), 1, 50),
+            "/repos/issues/search",
+            "type=pulls state=closed since=2026-11-22T00:00:00Z before=2026-11-23T00:00:00Z limit=50 page=1",
+        ),
         (gitea.repository_request("o/r"), "/repos/o/r", ""),
         (gitea.repositories_request("a/b", 1, 50), "/orgs/a%2Fb/repos", "limit=50 page=1"),
         (gitea.repositories_request("", 3, 50), "/repos/search", "limit=50 page=3"),
@@ -236,15 +203,6 @@ def test_every_question_has_its_address(asked: gitea.Request, path: str, query: 
     """A request is a path below the API's root and a query, in this order; what is not asked for is not there."""
     assert asked.path == f"/api/v1{path}"
     assert " ".join("=".join(pair) for pair in asked.query) == query
-
-
-@pytest.mark.parametrize(
-    ("total", "lists", "share", "more"),
-    [(None, 1, 1.0, False), (50, 0, 1.0, False), (500, 3, 0.1, True), (500, 3, 1.0, False), (500, 10, 0.0, False)],
-)
-def test_the_cheaper_way_to_ask_is_counted(total: int | None, lists: int, share: float, *, more: bool) -> None:
-    """Ten pages of a search against one request a list and pages for the wanted share; unknown totals search."""
-    assert gitea.searching_costs_more(total, 50, share, lists) is more
 
 
 def test_what_could_not_be_read_says_how_often_and_when_again() -> None:

@@ -10,7 +10,8 @@ from urllib.parse import quote
 import httpx
 
 from fleetssd.errors import FleetError, Misconfigured, Rejected, Transient
-from fleetssd.gitea import API, items, next_page, same_host
+from fleetssd.gitea import API, items, same_host
+from fleetssd.sweeps import next_page
 
 PAGE = 50
 HOPS = 3

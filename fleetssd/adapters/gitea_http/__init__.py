@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Iterator
 from typing import Any
 
 from fleetssd import config, gitea
 from fleetssd.adapters.gitea_http.client import Client, read_token, shaped
 from fleetssd.adapters.gitea_http.sweeping import Sweeper
 from fleetssd.errors import Rejected
-from fleetssd.gitea import Commit, IssueText, MergedPull, Sweep
+from fleetssd.gitea import Commit, IssueText, MergedPull
+from fleetssd.sweeps import WINDOW, Part, Since
 
 __all__ = ["GiteaForge", "read_token"]
 
@@ -28,18 +29,23 @@ class GiteaForge:
         *,
         attempts: int = 4,
         wait_seconds: float = 0.5,
+        window: int = WINDOW,
     ) -> None:
         self.root = settings.url
         self.client = Client(settings, attempts=attempts, wait_seconds=wait_seconds)
-        self.sweeper = Sweeper(self.client, settings, fleet)
+        self.sweeper = Sweeper(self.client, settings, fleet, window)
 
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
 
-    def sweep(self, since: datetime | None) -> Sweep:
-        """Return every closed pull request updated at or after `since`, each once; None means all there are."""
+    def sweep(self, since: Since) -> Iterator[Part]:
+        """Yield every closed pull request updated where `since` says, or later, in parts."""
         return self.sweeper.sweep(since)
+
+    def follows(self, repository_id: int, repository: str) -> bool:
+        """Tell whether a watched repository had this name before, or has it now and is watched by an earlier one."""
+        return self.sweeper.follows(repository_id, repository)
 
     def pull(self, repository: str, number: int) -> MergedPull | None:
         """Return the detail of one pull request; None where it is gone or hidden from us."""

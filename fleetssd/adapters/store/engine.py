@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection, Engine, Table, create_engine, event
@@ -16,16 +17,20 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, IntegrityEr
 from sqlmodel import Session, SQLModel
 
 from fleetssd.errors import Corrupt, FleetError, Misconfigured, Transient
+from fleetssd.gitea import PullKey
 
 BUSY_SECONDS = 15.0
+_VARIABLES = 500
+T = TypeVar("T")
 _INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class Database:
-    """An engine, and the two ways to use it: `reading` a snapshot, `writing` under the write lock."""
+    """An engine, and the ways to use it: `reading` a snapshot, `writing` or `inserting` under the write lock."""
 
     def __init__(self, url: str, *, busy_seconds: float = BUSY_SECONDS) -> None:
         self.engine = _engine(url, busy_seconds)
+        self._locked = self.engine.execution_options(immediate=True)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -36,9 +41,14 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """Yield a session that holds the write lock from its first statement and commits at the end."""
-        locked = self.engine.execution_options(immediate=True)
-        with translated(), Session(locked) as session, session.begin():
+        with translated(), Session(self._locked) as session, session.begin():
             yield session
+
+    @contextmanager
+    def inserting(self) -> Iterator[Connection]:
+        """Yield a connection as `writing` does, for statements that need no objects: a third of its time less."""
+        with translated(), self._locked.begin() as connection:
+            yield connection
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -53,6 +63,22 @@ def add_missing(session: Session, model: type[SQLModel], rows: Iterable[Mapping[
     return sum(session.connection().execute(statement, dict(row)).rowcount for row in rows)
 
 
+def add_all(
+    session: Session, model: type[SQLModel], rows: Sequence[Mapping[str, Any]], renewed: Sequence[str] = ()
+) -> None:
+    """Insert many rows at once; one whose keys are on file keeps its values, but for those of the `renewed` columns."""
+    if not rows:
+        return
+    table: Table = model.__table__  # type: ignore[attr-defined]
+    insert = _INSERTS[session.get_bind().dialect.name](table)
+    if not renewed:
+        statement = insert.on_conflict_do_nothing()
+    else:
+        new = {name: insert.excluded[name] for name in renewed}
+        statement = insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=new)
+    session.connection().execute(statement, [dict(row) for row in rows])
+
+
 def read_payload(adapter: TypeAdapter[Any], payload: Mapping[str, Any], what: str) -> Any:
     """Return the value that a JSON payload holds. Raises Corrupt, naming the fields that do not hold."""
     try:
@@ -62,12 +88,24 @@ def read_payload(adapter: TypeAdapter[Any], payload: Mapping[str, Any], what: st
         raise Corrupt(f"{what} does not hold in the database: {fields}", hint="Was it edited by hand?") from None
 
 
-def inserted(session: Session, model: type[SQLModel], key: str, rows: Sequence[Mapping[str, Any]]) -> set[str]:
+def inserted(connection: Connection, model: type[SQLModel], key: str, rows: Sequence[Mapping[str, Any]]) -> set[str]:
     """Insert, in one statement, the rows whose unique keys are not on file yet; return the `key` of those."""
     table: Table = model.__table__  # type: ignore[attr-defined]
-    insert = _INSERTS[session.get_bind().dialect.name]
-    statement = insert(table).on_conflict_do_nothing().returning(table.c[key])
-    return set(session.connection().execute(statement, [dict(row) for row in rows]).scalars())
+    statement = _INSERTS[connection.dialect.name](table).on_conflict_do_nothing().returning(table.c[key])
+    return set(connection.execute(statement, [dict(row) for row in rows]).scalars())
+
+
+def by_repository(pulls: Collection[PullKey]) -> Iterable[tuple[tuple[str, int], list[int]]]:
+    """Return the numbers of pull requests by (instance, repository id)."""
+    found = defaultdict[tuple[str, int], list[int]](list)
+    for pull in sorted(pulls, key=lambda pull: pull.number):
+        found[pull.instance, pull.repository_id].append(pull.number)
+    return found.items()
+
+
+def chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut a sequence into pieces that are under SQLite's limit on bound variables."""
+    return (values[start : start + _VARIABLES] for start in range(0, len(values), _VARIABLES))
 
 
 @contextmanager

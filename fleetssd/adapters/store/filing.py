@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter
+from sqlalchemy import Table, bindparam, or_, update
 from sqlmodel import Session, col, delete, select
 
 from fleetssd.adapters.store import tables
-from fleetssd.adapters.store.engine import Database, add_missing, read_payload
+from fleetssd.adapters.store.engine import Database, add_all, by_repository, chunks, read_payload
 from fleetssd.adapters.store.window import newest
 from fleetssd.errors import Corrupt
 from fleetssd.gitea import PullKey
 from fleetssd.records import Record
+from fleetssd.reverts import Claim
 from fleetssd.split import filed
 from fleetssd.twins import issue_tie
 
 _RECORD = TypeAdapter(Record)
-_VARIABLES = 500  # under SQLite's limit on bound variables
-T = TypeVar("T")
 
 
 class Filing(Database):
@@ -32,17 +32,27 @@ class Filing(Database):
 
     def put_pull(self, pull: PullKey, updated_at: str, record: Record | None, now: datetime) -> None:
         """File a pull request and its record in one transaction; a record that is on file stays as it is."""
+        self.put_pulls([(pull, updated_at, record)], now)
+
+    def put_pulls(self, pulls: Sequence[tuple[PullKey, str, Record | None]], now: datetime) -> None:
+        """File many with one durable write, all or none; the outcome is that of `put_pull`, in order."""
+        latest = {pull: {**asdict(pull), "updated_at": text, "read_at": now} for pull, text, _ in pulls}
+        records: dict[str, Record] = {}
+        for _, _, record in pulls:
+            if record is not None:
+                records.setdefault(record.id, record)
         with self.writing() as session:
-            session.merge(tables.PullRequests(**asdict(pull), updated_at=updated_at, read_at=now))
-            session.flush()
-            if record is not None and session.get(tables.Records, record.id) is None:
-                kept = _kept_apart(session, record, member=False, now=now)
-                add_missing(session, tables.Records, [{**_columns(kept, now), "settled": False, "filed_at": now}])
+            add_all(session, tables.PullRequests, list(latest.values()), ("updated_at", "read_at"))
+            for known in _states(session, list(records)):
+                del records[known]
+            kept = _kept_apart(session, [(record, False) for record in records.values()], now)
+            rows = [{**_columns(record, now), "settled": False, "filed_at": now} for record in kept]
+            add_all(session, tables.Records, rows)
 
     def replace_record(self, record: Record, now: datetime) -> None:
         """Change what is known of a record, keeping its id; an unknown id raises Corrupt."""
         with self.writing() as session:
-            _replace(session, record, now, settled=False)
+            _replace(session, [record], now, settled=False)
 
     def records(self, state: str | None = None) -> list[Record]:
         """Return the records, newest merge first."""
@@ -53,11 +63,45 @@ class Filing(Database):
         with self.reading() as session:
             return [_record(row) for row in session.exec(query)]
 
+    def records_after(self, record: str, limit: int, state: str | None = None) -> list[Record]:
+        """Return the next records in the order of their ids; the empty id comes before all."""
+        table = tables.Records
+        query = select(table).where(col(table.id) > record).order_by(col(table.id)).limit(limit)
+        if state is not None:
+            query = query.where(table.state == state)
+        with self.reading() as session:
+            return [_record(row) for row in session.exec(query)]
+
+    def records_of(self, pulls: Collection[PullKey]) -> dict[PullKey, Record]:
+        """Return the records of those of these pull requests that have one."""
+        table, found = tables.Records, dict[PullKey, Record]()
+        with self.reading() as session:
+            for (instance, repository), numbers in by_repository(pulls):
+                for some in chunks(numbers):
+                    query = select(table).where(
+                        table.instance == instance, table.repository_id == repository, col(table.pull).in_(some)
+                    )
+                    found |= {record.key: record for record in map(_record, session.exec(query))}
+        return found
+
+    def records_named(self, instance: str, claim: Claim) -> list[Record]:
+        """Return the records that a claim is about, by number or by the start of their merge or head commit."""
+        table = tables.Records
+        commits = [col(table.payload)[name].as_string() for name in ("merge_commit", "head_commit")]
+        about = [commit.startswith(start) for start in sorted(claim.commits) for commit in commits]
+        about += [col(table.pull).in_(some) for some in chunks(sorted(claim.pulls))]
+        found: dict[str, Record] = {}
+        with self.reading() as session:
+            for some in chunks(about):
+                query = select(table).where(table.instance == instance, table.repository_id == claim.repository_id)
+                found |= {row.id: _record(row) for row in session.exec(query.where(or_(*some)))}
+        return list(found.values())
+
     def records_by_id(self, ids: Sequence[str]) -> list[Record]:
         """Return these records in the order asked; an unknown id raises Corrupt."""
         found: dict[str, Record] = {}
         with self.reading() as session:
-            for some in _chunks(ids):
+            for some in chunks(ids):
                 query = select(tables.Records).where(col(tables.Records.id).in_(some))
                 found.update((row.id, _record(row)) for row in session.exec(query))
         missing = [wanted for wanted in ids if wanted not in found]
@@ -85,11 +129,15 @@ class Filing(Database):
     def settle(self, records: Sequence[Record], now: datetime) -> None:
         """Write the records, their ties included, and mark them as settled, in one transaction."""
         with self.writing() as session:
-            for record in records:
-                kept = _replace(session, record, now, settled=True)
-                session.exec(delete(tables.Ties).where(col(tables.Ties.record) == record.id))
-                ties = {*kept.ties, *map(issue_tie, kept.split_keys)}
-                add_missing(session, tables.Ties, [{"tie": tie, "record": record.id} for tie in sorted(ties)])
+            written = _replace(session, records, now, settled=True)
+            for some in chunks([record.id for record in written]):
+                session.exec(delete(tables.Ties).where(col(tables.Ties.record).in_(some)))
+            rows = [
+                {"tie": tie, "record": record.id}
+                for record in written
+                for tie in sorted({*record.ties, *map(issue_tie, record.split_keys)})
+            ]
+            add_all(session, tables.Ties, rows)
 
     def held_among(self, keys: Collection[str]) -> set[str]:
         """Return those of these split keys that were ever held out."""
@@ -108,7 +156,7 @@ class Filing(Database):
                 if set(keys).isdisjoint(record.split_keys):
                     continue
                 held = replace(record, state="held_out") if record.state == "train" else record
-                _write(session, session.get_one(table, record.id), held, now, settled=False)
+                _write(session, [held], now, settled=False)
                 if held.state == "held_out":
                     _note(session, held.split_keys, now)
                 moved.append(held)
@@ -130,56 +178,74 @@ class Filing(Database):
             return session.exec(select(tables.Freezes.at)).first()
 
 
-def _replace(session: Session, record: Record, now: datetime, *, settled: bool) -> Record:
-    row = session.get(tables.Records, record.id)
-    if row is None:
-        raise _unknown([record.id])
-    kept = _kept_apart(session, record, member=row.state == "held_out", now=now)
-    _write(session, row, kept, now, settled=settled)
+def _replace(session: Session, records: Sequence[Record], now: datetime, *, settled: bool) -> list[Record]:
+    """Write records that are on file, and return them as they may be."""
+    states = _states(session, [record.id for record in records])
+    missing = [record.id for record in records if record.id not in states]
+    if missing:
+        raise _unknown(missing)
+    kept = _kept_apart(session, [(record, states[record.id] == "held_out") for record in records], now)
+    _write(session, kept, now, settled=settled)
     return kept
 
 
-def _write(session: Session, row: tables.Records, record: Record, now: datetime, *, settled: bool) -> None:
-    row.sqlmodel_update({**_columns(record, now), "settled": settled})
-    session.add(row)
-    session.flush()
+def _write(session: Session, records: Sequence[Record], now: datetime, *, settled: bool) -> None:
+    table: Table = tables.Records.__table__  # type: ignore[attr-defined]
+    rows = [{**_columns(record, now), "settled": settled} for record in records]
+    if rows:
+        names = [name for name in rows[0] if name != "id"]
+        statement = update(table).where(table.c.id == bindparam("which"))
+        statement = statement.values({name: bindparam(f"new_{name}") for name in names})
+        values = [{"which": row["id"], **{f"new_{name}": row[name] for name in names}} for row in rows]
+        session.connection().execute(statement, values)
 
 
-def _kept_apart(session: Session, record: Record, *, member: bool, now: datetime) -> Record:
-    """Return the record as it may be written, and note the issues of one that is held out."""
-    if record.state == "refused":
-        return record
+def _states(session: Session, ids: Sequence[str]) -> dict[str, str]:
+    """Return the states of those of these records that are on file."""
+    table, found = tables.Records, dict[str, str]()
+    for some in chunks(ids):
+        found.update(session.exec(select(table.id, table.state).where(col(table.id).in_(some))).all())
+    return found
+
+
+def _kept_apart(session: Session, records: Sequence[tuple[Record, bool]], now: datetime) -> list[Record]:
+    """Return records, with whether they are held out now, as they may be written; note the issues of the held-out."""
+    standing = [record for record, _ in records if record.state != "refused"]
+    if not standing:
+        return [record for record, _ in records]
     frozen = session.exec(select(tables.Freezes.at)).first() is not None
-    kept = filed(record, _held(session, record.split_keys), frozen=frozen, member=member)
-    if kept.state == "held_out":
-        _note(session, kept.split_keys, now)
-    return kept
+    held = _held(session, {key for record in standing for key in record.split_keys})
+    out, new = list[Record](), set[str]()
+    for record, member in records:
+        kept = record if record.state == "refused" else filed(record, held, frozen=frozen, member=member)
+        if kept.state == "held_out":
+            held |= set(kept.split_keys)
+            new |= set(kept.split_keys)
+        out.append(kept)
+    _note(session, new, now)
+    return out
 
 
 def _note(session: Session, keys: Collection[str], now: datetime) -> None:
-    add_missing(session, tables.HeldOut, [{"key": key, "since": now} for key in sorted(set(keys))])
+    add_all(session, tables.HeldOut, [{"key": key, "since": now} for key in sorted(set(keys))])
 
 
 def _held(session: Session, keys: Collection[str]) -> set[str]:
     table, found = tables.HeldOut, set[str]()
-    for some in _chunks(sorted(set(keys))):
+    for some in chunks(sorted(set(keys))):
         found.update(session.exec(select(table.key).where(col(table.key).in_(some))))
     return found
 
 
 def _tied(session: Session, ties: Collection[int]) -> list[Record]:
     table, ids = tables.Ties, set[str]()
-    for some in _chunks(sorted(set(ties))):
+    for some in chunks(sorted(set(ties))):
         ids.update(session.exec(select(table.record).where(col(table.tie).in_(some))))
     found: list[Record] = []
-    for part in _chunks(sorted(ids)):
+    for part in chunks(sorted(ids)):
         query = select(tables.Records).where(col(tables.Records.id).in_(part), col(tables.Records.settled).is_(True))
         found += map(_record, session.exec(query))
     return found
-
-
-def _chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (values[start : start + _VARIABLES] for start in range(0, len(values), _VARIABLES))
 
 
 def _columns(record: Record, now: datetime) -> dict[str, Any]:

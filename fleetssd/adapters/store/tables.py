@@ -70,7 +70,7 @@ class PullRequests(Row, table=True):
     instance: str = Field(sa_type=Text, primary_key=True)
     repository_id: int = Field(sa_type=BigInteger, primary_key=True)
     number: int = Field(sa_type=BigInteger, primary_key=True)
-    updated_at: str = Field(sa_type=Text)
+    updated_at: str = Field(sa_type=Text, index=True)
     read_at: datetime = Field(sa_type=Moment)
 
 
@@ -86,6 +86,7 @@ class Records(Row, table=True):
         # A window is read from an index alone: newest first, or repository by repository.
         Index("ix_records_newest", "state", "settled", "merged_at", "repository_id", "id"),
         Index("ix_records_newest_of_repository", "state", "settled", "repository_id", "merged_at", "id"),
+        Index("ix_records_pull", "repository_id", "pull"),
     )
     id: str = Field(sa_type=Text, primary_key=True)
     instance: str = Field(sa_type=Text)
@@ -98,6 +99,15 @@ class Records(Row, table=True):
     payload: dict[str, Any] = Field(sa_type=JSON)
     filed_at: datetime = Field(sa_type=Moment)
     changed_at: datetime = Field(sa_type=Moment)
+
+
+class Claims(Row, table=True):
+    """What a merged pull request says it takes back: `#` and a number, or the first digits of a commit."""
+
+    __tablename__ = "revert_claims"
+    instance: str = Field(sa_type=Text, primary_key=True)
+    repository_id: int = Field(sa_type=BigInteger, primary_key=True)
+    says: str = Field(sa_type=Text, primary_key=True)
 
 
 class Ties(Row, table=True):
