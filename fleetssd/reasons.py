@@ -36,7 +36,8 @@ REASONS = {
     "no_prompt": "Neither an issue nor its own text says what was asked.",
     "secret": "It holds a secret that cannot be, or by setting is not, redacted.",
     "injection": "A text in it speaks to the model over its reader's head.",
-    "near_duplicate": "An earlier record asks the same.",
+    "near_duplicate": "An earlier record asks the same, or one that examines is like it.",
+    "held_out_issue": "Its issue examines, and this answer to it neither teaches nor joins.",
 }
 """Codes never change their meaning; new ones are added."""
 

@@ -6,6 +6,8 @@ import ast
 from pathlib import Path
 
 import fleetssd
+from fleetssd import split
+from fleetssd.operations import ingest
 from fleetssd.reasons import REASONS, explained
 
 ROOT = Path(fleetssd.__file__).parent
@@ -27,6 +29,13 @@ def test_every_explained_code_is_given() -> None:
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in REASONS:
                 found.add(node.value)
     assert found == set(REASONS)
+
+
+def test_every_code_that_has_a_name_is_explained() -> None:
+    """A code that a module names as a constant of its own has its sentence too."""
+    named = {split.TWIN, split.HELD, ingest.UNREADABLE, ingest.REVERTED}
+    assert named <= set(REASONS)
+    assert all(explained(code) for code in named)
 
 
 def test_a_code_of_a_newer_version_is_no_error() -> None:
