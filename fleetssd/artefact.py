@@ -139,6 +139,14 @@ def _open(road: Road, probe: Probe) -> bool:
     return comes and (kind == "merged" or probe.loads_adapters)
 
 
+def room_needed(road: Road, size: int) -> int:
+    """Return the free bytes that installing a file of this size takes at most.
+
+    Create may write a merged file once more while the first copy is there, and a tenth more for what it adds.
+    """
+    return int(size * 2.2) if road == "merged-create" else size
+
+
 def sha256(data: bytes) -> str:
     """Return the sha256 (hex) of some bytes."""
     return hashlib.sha256(data).hexdigest()

@@ -98,6 +98,8 @@ class Engine(Section):
     num_ctx: int | None = None
     road: Literal["auto", "adapter-registry", "adapter-create", "merged-registry", "merged-create"] = "auto"
     registry_host: str = "127.0.0.1"
+    models_dir: Path | None = None
+    history: int = Field(default=3, ge=0)
     concurrency: int = Field(default=4, ge=1)
 
     @field_validator("url")

@@ -181,6 +181,7 @@ def open_engine(settings: Settings) -> OllamaEngine:
         timeout=engine.timeout_seconds,
         concurrency=engine.concurrency,
         num_ctx=engine.num_ctx,
+        folder=engine.models_dir,
     )
 
 

@@ -21,10 +21,11 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from fleetssd import wiring
 from fleetssd.adapters.systemd import notify, watchdog_pause
+from fleetssd.checkpoints import Night
 from fleetssd.config import Settings, load
 from fleetssd.errors import FleetError
 from fleetssd.facts import leaves_machine, warning
-from fleetssd.operations import ingest, remember, swap, watch
+from fleetssd.operations import ingest, remember, retention, swap, watch
 from fleetssd.operations.freeze import base_checkpoint
 from fleetssd.rollout import watched
 from fleetssd.schedule import dawn_due, night_due
@@ -46,6 +47,7 @@ class Daemon:
         self.parts = wiring.open_daemon(settings)
         self.night: subprocess.Popen[bytes] | None = None
         self.retry_at = self.parts.clock.now()
+        self.swept = (0, 0)
         self.leaving, self.polling, self.hinted = threading.Event(), threading.Event(), threading.Event()
         self.scheduler = BackgroundScheduler(timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1})
 
@@ -139,6 +141,16 @@ class Daemon:
             self._start_night()
         elif not running and dawn_due(now, self.settings.schedule, last):
             self._dawn()
+        elif not running:
+            self._sweep(nights)
+
+    def _sweep(self, nights: Sequence[Night]) -> None:
+        """Give the engine its room back, once after each night and each move of the alias."""
+        swaps = self.parts.store.swaps()
+        stamp = (nights[-1].number if nights else 0, swaps[-1].id if swaps else 0)
+        if stamp != self.swept:
+            retention.sweep(self.parts.store, self.parts.engine, self.settings, self.parts.clock.now())
+            self.swept = stamp
 
     def _start_night(self) -> None:
         folder = self.settings.data_dir / "nights"

@@ -43,6 +43,8 @@ class FakeEngine:
         self.answer: Callable[[str, Prompt], Completion] = lambda _model, _prompt: Completion("ok", "stop", 1)
         self.before: Callable[[str], None] = lambda _call: None
         self.templates: dict[str, str] = {}
+        self.blobs: set[str] = set()
+        self.free: int | None = None
         self.places: Places = []
         self.blobs: set[str] = set()
         self.free: int | None = None

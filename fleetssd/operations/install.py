@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from fleetssd.artefact import model_name
+from fleetssd.artefact import model_name, room_needed
 from fleetssd.checkpoints import Checkpoint, Kind, Road
-from fleetssd.errors import Corrupt, Rejected, Transient
+from fleetssd.errors import Corrupt, Misconfigured, Rejected, Transient
 from fleetssd.ports import Completion, Engine, Prompt
 from fleetssd.recipe import NightPlan, Sampling
 
@@ -38,9 +38,11 @@ def install(
     """
     kind: Kind = "merged" if road.startswith("merged") else "adapter"
     model = model_name(alias, files[kind], now.date())
-    digest = _uploaded(engine, folder, kind, files)
     # A baked base is a copy of the base with one tensor scaled; the adapter sits on it as on the base itself.
-    baked = _uploaded(engine, folder, "baked", files) if kind == "adapter" and "baked" in files else None
+    sent = [name for name in (kind, "baked") if name in files]
+    _check_room(engine, road, sum((folder / f"{name}.gguf").stat().st_size for name in sent))
+    digest, *rest = [_uploaded(engine, folder, name, files) for name in sent]
+    baked = rest[0] if rest else None
     blob, adapter = (digest, None) if kind == "merged" else (baked, digest)
     put = engine.pull if road.endswith("registry") else engine.create
     served = put(model, base_model, blob, adapter)
@@ -91,6 +93,15 @@ def _ask(engine: Engine, model: str, prompts: Sequence[str], greedy: Sampling) -
     if any(answer.finish == "error" for answer in answers):
         raise Transient(f"the engine failed on some of {len(prompts)} prompts to {model}", hint="Its log says why.")
     return answers
+
+
+def _check_room(engine: Engine, road: Road, size: int) -> None:
+    free, needed = engine.room(), room_needed(road, size)
+    if free is not None and free < needed:
+        raise Misconfigured(
+            f"the engine's disk has {free >> 20} MiB free; installing by {road} takes up to {needed >> 20}",
+            hint="Make room, lower [engine] history, or choose another [engine] road.",
+        )
 
 
 def _uploaded(engine: Engine, folder: Path, name: str, files: Mapping[str, str]) -> str:

@@ -44,7 +44,7 @@ def flip(
     Transient where the engine is away (a later `recover` finishes) or another swap runs.
     """
     hand = _Hand(store, engine, settings.engine.alias, now)
-    with _alone(hand, actor):
+    with alone(store, actor, now):
         _recover(hand)
         current = _current(store)
         if current.digest == checkpoint.digest:
@@ -77,7 +77,7 @@ def rollback(
     Raises Rejected where there is nothing to go back to.
     """
     hand = _Hand(store, engine, settings.engine.alias, now)
-    with _alone(hand, actor):
+    with alone(store, actor, now):
         _recover(hand)
         current, target = _current(store), rollback_target(store.swaps(), store.checkpoints())
         if target is None or (only_from is not None and current.digest != only_from):
@@ -99,7 +99,7 @@ def recover(store: Store, engine: Engine, settings: Settings, now: datetime) -> 
     if unproven(store.swaps()) is None:
         return None
     hand = _Hand(store, engine, settings.engine.alias, now)
-    with _alone(hand, "dawn"):
+    with alone(store, "dawn", now):
         return _recover(hand)
 
 
@@ -223,14 +223,14 @@ def _on_file(store: Store, digest: str) -> Checkpoint:
 
 
 @contextmanager
-def _alone(hand: _Hand, actor: Actor) -> Iterator[None]:
-    """Hold the one lease on swaps, across threads and processes."""
+def alone(store: Store, actor: Actor, now: datetime) -> Iterator[None]:
+    """Hold the one lease on what the engine serves, across threads and processes. Raises Transient where it is held."""
     role = "operator" if actor == "operator" else "daemon"
     owner = role if role == "daemon" else f"{role}-{secrets.token_hex(4)}"
     with _hands:
-        if not hand.store.claim("swap", owner, hand.now + LEASE[role], hand.now):
+        if not store.claim("swap", owner, now + LEASE[role], now):
             raise Transient("another swap is running", hint="`fleetssd swaps` shows it; try again in a minute.")
         try:
             yield
         finally:
-            hand.store.release("swap", owner)
+            store.release("swap", owner)

@@ -58,6 +58,10 @@ class Engine(Protocol):
         """Return the server's digest of a name (tags), or None where there is no such name."""
         ...
 
+    def names(self) -> dict[str, str]:
+        """Return every name with the server's digest of it, as the server writes names."""
+        ...
+
     def blob_of(self, model: str) -> str:
         """Return the sha256 (hex) of the model's own GGUF, read from show's FROM line."""
         ...
@@ -112,4 +116,12 @@ class Engine(Protocol):
 
     def remove(self, model: str) -> None:
         """Delete a name; a missing one is no error."""
+        ...
+
+    def drop(self, blob: str, base_model: str) -> bool:
+        """Let the server drop a file (sha256) that no name refers to; False where it has none, or keeps it."""
+        ...
+
+    def room(self) -> int | None:
+        """Return the bytes that are free where the server keeps its models; None where we cannot see that."""
         ...

@@ -206,6 +206,15 @@ def test_create_does_not_stack_either(bench: Bench) -> None:
         bench.engine.create("fleetssd-test:v9", "fleetssd-test:v8", None, adapter)
 
 
+def test_a_file_that_no_name_refers_to_can_be_dropped(bench: Bench, tmp_path: Path) -> None:
+    """A lone upload goes and a second try finds nothing; a model's file stays whatever is asked."""
+    (tmp_path / "lone").write_bytes(b"GGUF that nobody wants")
+    lone = bench.engine.upload(tmp_path / "lone")
+    assert [bench.engine.drop(lone, BASE) for _ in range(2)] == [True, False]
+    assert bench.engine.drop(bench.engine.blob_of(BASE), BASE) is False
+    assert bench.greedy(BASE)
+
+
 def test_pointing_the_alias_gives_it_the_models_digest(bench: Bench) -> None:
     """A copy has the digest of its source, and pointing back restores the old one."""
     blob = bench.engine.upload(FILES / "m1.gguf")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fleetssd.checkpoints import Checkpoint
-from fleetssd.errors import Corrupt, Rejected, Transient
+from fleetssd.errors import Corrupt, Misconfigured, Rejected, Transient
 from fleetssd.operations.install import install
 from fleetssd.ports import Completion, Prompt
 from fleetssd.recipe import Lora, NightPlan, Sampling
@@ -134,3 +134,13 @@ def test_the_base_is_asked_before_the_candidate_is_loaded(engine: FakeEngine, fo
     """Each alternation on one file is a reload for the whole fleet: there is one."""
     run(engine, folder, {"adapter": ADAPTER})
     assert engine.calls == [f"pull {NAME}", f"complete {BASE}", f"preload {NAME}", f"complete {NAME}"]
+
+
+def test_a_disk_without_room_is_told_before_anything_is_sent(engine: FakeEngine, folder: Path) -> None:
+    """A merged file by create may be written twice; the same room takes it by registry."""
+    engine.free = 100
+    files = {"adapter": ADAPTER, "merged": MERGED}
+    with pytest.raises(Misconfigured, match="MiB free"):
+        run(engine, folder, files, road="merged-create")
+    assert engine.blobs == set()
+    assert run(engine, folder, files, road="merged-registry").road == "merged-registry"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -25,6 +26,7 @@ Serve = Callable[[str, bytes, str], AbstractContextManager[str]]
 """Opens a registry of one path: (path, body, media type) to `host:port`, for as long as the block lasts."""
 
 REPOSITORY = "fleet/coder"
+ORPHAN = "fleetssd-orphan:x"
 POINT_TRIES = 8
 POINT_PAUSE = 0.01
 """Seconds between tries: the window in which a copied alias is half written is 2 to 6 ms."""
@@ -42,6 +44,7 @@ class OllamaEngine:
         timeout: float = 120.0,
         concurrency: int = 4,
         num_ctx: int | None = None,
+        folder: Path | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._wire = Wire(url, timeout, transport)
@@ -49,6 +52,7 @@ class OllamaEngine:
         self._serve = serve
         self._chat = Chat(self._wire, concurrency, num_ctx)
         self._num_ctx = num_ctx
+        self._folder = folder
         self._sizes: dict[str, int] = {}
 
     def close(self) -> None:
@@ -61,6 +65,11 @@ class OllamaEngine:
         """Return the server's digest of a name (tags), or None where there is no such name."""
         row = self._tag(model)
         return str(row["digest"]) if row else None
+
+    def names(self) -> dict[str, str]:
+        """Return every name with the server's digest of it, as the server writes names."""
+        rows = self._wire.json("GET", "/api/tags").get("models") or []
+        return {str(row.get("name", "")): str(row["digest"]) for row in rows}
 
     def blob_of(self, model: str) -> str:
         """Return the sha256 (hex) of the model's own GGUF, read from show's FROM line."""
@@ -162,6 +171,34 @@ class OllamaEngine:
     def remove(self, model: str) -> None:
         """Delete a name; a missing one is no error."""
         trying.remove(self._wire, model)
+
+    def drop(self, blob: str, base_model: str) -> bool:
+        """Let the server drop a file (sha256) that no name refers to; False where it has none, or keeps it.
+
+        There is no way to delete a blob: a name is made that refers to it, and deleting that name takes it along.
+        """
+        if not self._has(blob):
+            return False
+        base = self._show(base_model)
+        try:
+            own = Blob(base.blob, self._own_size(base_model, base))
+            self._pull(ORPHAN, artefact.manifest(base, own, self._blob(blob)))
+        except (Rejected, Corrupt):
+            return False  # by create it would be written once more; the server drops it at its next start
+        finally:
+            self.remove(ORPHAN)
+        return not self._has(blob)
+
+    def room(self) -> int | None:
+        """Return the bytes that are free where the server keeps its models; None where we cannot see that."""
+        if self._folder is None:
+            return None
+        try:
+            return shutil.disk_usage(self._folder).free
+        except OSError as error:
+            raise Misconfigured(
+                f"cannot look at {self._folder}: {error.strerror}", hint="Set [engine] models_dir to its model folder."
+            ) from None
 
     # --- probing
 
