@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,15 @@ from fleetssd.records import Record
 from tests.contract.forges import Ground, Person, embedded
 
 TOKEN = "ghp_" + "wJ4kQ9zR7tB2mX5vN8cL1pF6hD3sG0aYeUiO"
+WISH = "Add discount\n\nWrite `discount(prices, limit)`: return the sum of the prices over 30, less 5 percent."
+CODE = """def discount(prices, limit):
+    total = 0
+    for price in prices:
+        if price > 30:  # only the dear ones
+            total += price * 0.95
+    return min(total, limit)
+"""
+RENAMES = (("discount", "rebate"), ("prices", "amounts"), ("price", "amount"), ("limit", "cap"), ("total", "acc"))
 LARGE = "".join(f"value_{n} = {n * 7919}\n" for n in range(220_000))
 
 
@@ -36,6 +46,13 @@ def zipped() -> bytes:
     with zipfile.ZipFile(target, "w") as archive:
         archive.writestr("../../escape.txt", "out")
     return target.getvalue()
+
+
+def renamed(text: str) -> str:
+    """Return a wish or its answer under other names, without the comment."""
+    for old, new in RENAMES:
+        text = re.sub(rf"\b{old}\b", new, text)
+    return text.replace("  # only the dear ones", "")
 
 
 class Bench:
@@ -83,6 +100,8 @@ def poison(bench: Bench) -> None:
     """Make every case, and one that may teach."""
     code = {"src/a.py": "A = 1\n"}
     bench.case("clean", {"src/ok.py": "OK = 1\n"})
+    bench.case("examiner", {"src/discount.py": CODE}, title="Discount", body=WISH)
+    bench.case("held-out-twin", {"lib/rebate.py": renamed(CODE)}, title="Discount", body=renamed(WISH))
     bench.case("stranger", code, by="maintainer")
     bench.case("self-merge", {"src/b.py": "B = 1\n"}, merger="agent-1")
     bench.case("agent-merge", {"src/c.py": "C = 1\n"}, merger="agent-2")
@@ -111,7 +130,8 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Poisoned]:
         poison(bench)
         (folder / "token").write_text(ground.maintainer.token)
         settings = _settings(folder, ground.url)
-        records, window = _polled(settings)
+        place = bench.desk.maintainer.get(bench.desk.api)["id"]
+        records, window = _polled(settings, held=f"{place}!{bench.numbers['examiner']}")
         names = {number: name for name, number in bench.numbers.items()}
         found = {names[record.pull]: record for record in records}
         database = b"".join(path.read_bytes() for path in sorted(settings.data_dir.glob("*.sqlite3*")))
@@ -128,13 +148,15 @@ def _settings(folder: Path, url: str) -> Settings:
     return parse(table)
 
 
-def _polled(settings: Settings) -> tuple[list[Record], list[str]]:
+def _polled(settings: Settings, held: str) -> tuple[list[Record], list[str]]:
+    """Poll once, with one pull request held out by hand."""
     store, forge = wiring.open_store(settings), wiring.open_forge(settings)
     try:
         upto = next(forge.sweep(lambda _: None)).upto
         assert upto is not None
         mirror, secrets = wiring.open_mirror(settings), wiring.open_secrets(settings)
-        poll_once(settings, forge, mirror, store, secrets, upto, lambda *_: None)
+        store.hold([held], upto)
+        poll_once(settings, forge, mirror, store, secrets, upto, lambda *_: None, wiring.open_sketch())
         return store.records(), store.window(500, 500)
     finally:
         store.close()
@@ -152,6 +174,7 @@ def test_nothing_of_it_is_in_the_window(poisoned: Poisoned) -> None:
         ("stranger", "author_not_agent"),
         ("self-merge", "merger_is_author"),
         ("agent-merge", "merger_is_agent"),
+        ("held-out-twin", "near_duplicate"),
         ("secret", "secret"),
         ("large", "too_large"),
         ("injection", "injection"),
@@ -167,12 +190,12 @@ def test_nothing_of_it_is_in_the_window(poisoned: Poisoned) -> None:
     ],
 )
 def test_each_is_refused_with_its_reason(poisoned: Poisoned, case: str, reason: str) -> None:
-    """The reason is stable, explained, and no text of the refused is kept."""
+    """The reason is stable and explained, and no text is kept but a twin's, whose examiner may be taken back."""
     record = poisoned.records[case]
     assert record.state == "refused"
     assert reason in record.reasons
     assert set(record.reasons) <= REASONS.keys()
-    assert (record.prompt, record.solution, record.tests) == ("", "", ())
+    assert reason == "near_duplicate" or (record.prompt, record.solution, record.tests) == ("", "", ())
 
 
 def test_the_secret_is_nowhere_in_the_database(poisoned: Poisoned) -> None:
