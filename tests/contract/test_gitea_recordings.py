@@ -11,7 +11,7 @@ import pytest
 from fleetssd.errors import Rejected
 from fleetssd.gitea import MergedPull, PullKey, items, parse_issue, parse_pull, parse_row
 from fleetssd.gitea_hooks import read_delivery
-from fleetssd.gitea_links import references
+from fleetssd.gitea_links import candidates, references
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 DELIVERIES = sorted(
@@ -90,6 +90,20 @@ def test_a_recorded_keyword_form_is_read_as_the_server_did(form: dict[str, Any])
     found = [reference for reference in references(pull, hosts={"git.fleet.test"}) if reference.number == 7]
     assert bool(found) == bool(form["timeline"])
     assert any(reference.closes for reference in found) == (("pull_ref", "closes") in map(tuple, form["timeline"]))
+
+
+@pytest.mark.parametrize("server", ["gitea", "gitea-1.22"])
+def test_whatever_a_server_closed_is_looked_at(server: str) -> None:
+    """Every form that closed on either server is a closing candidate, also with marks around it and in code."""
+    forms = json.loads((SAMPLES / server / "closing_keywords.json").read_text())
+    closed = [form["form"].replace("{n}", "7") for form in forms if form["closed"]]
+    assert len(closed) >= 29
+    for body in closed:
+        for text in (body, f"- a\n\n    {body}", f"`{body}`", f"| **{body}** |", f"_{body}_", f"1) {body}\r\n"):
+            pull = MergedPull(
+                PullKey("f", 1, 9), "fleet/links", "", "", text, "agent-1", "maintainer", True, "", "", (), None, ""
+            )
+            assert ("fleet/links", 7) in {(c.repository.lower(), c.number) for c in candidates(pull) if c.closes}, text
 
 
 @pytest.mark.parametrize("path", PULLS, ids=lambda path: f"{path.parts[-3]}/{path.stem}")
