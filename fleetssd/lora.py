@@ -20,7 +20,15 @@ _NO_FORM = {
     "lora_bias": "biases were trained",
     "target_parameters": "bare parameters were adapted",
     "fan_in_fan_out": "weights are stored transposed",
+    "alora_invocation_tokens": "the adapter works from some tokens on only",
+    "use_qalora": "A reads groups of inputs",
+    "use_bdlora": "matrices are block-diagonal",
+    "arrow_config": "adapters are chosen token by token",
+    "kasa_config": "the base's singular values were changed",
+    "monteclora_config": "matrices are distributions",
 }
+_OTHER_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Beginnings of init_lora_weights that change the base: what is learnt does not fit the base on disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,12 @@ def _refuse(config: Mapping[str, Any]) -> None:
     for key, why in _NO_FORM.items():
         if config.get(key):
             raise Misconfigured(f"{key}: {why}, which a GGUF LoRA cannot say", hint=_RETRAIN)
+    start = str(config.get("init_lora_weights")).lower()
+    if start.startswith(_OTHER_BASE):
+        raise Misconfigured(
+            f"init_lora_weights = {start}: training began from another base than the one that is served",
+            hint=f"{_RETRAIN} Or save it converted (PEFT: path_initial_model_for_weight_conversion).",
+        )
 
 
 def _pair(config: Mapping[str, Any], module: str, sides: Mapping[str, Span]) -> Pair:

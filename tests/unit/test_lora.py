@@ -80,6 +80,12 @@ def test_patterns_match_whole_names_at_the_end() -> None:
         {"lora_bias": True},
         {"target_parameters": ["experts"]},
         {"fan_in_fan_out": True},
+        {"alora_invocation_tokens": [5, 6]},
+        {"use_qalora": True},
+        {"use_bdlora": {"nblocks": 2}},
+        {"arrow_config": {"top_k": 1}},
+        {"kasa_config": {"beta": 1e-4}},
+        {"monteclora_config": {"samples": 4}},
     ],
     ids=lambda options: next(iter(options)),
 )
@@ -88,6 +94,19 @@ def test_what_is_no_plain_lora_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(Misconfigured) as caught:
         lora.parse(config(**options), tensors(Q))
     assert "plain LoRA" in caught.value.hint
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga"])
+def test_a_start_that_changes_the_base_is_refused(start: str) -> None:
+    """What began from a base that was changed first does not fit the base that is served."""
+    with pytest.raises(Misconfigured, match="another base"):
+        lora.parse(config(init_lora_weights=start), tensors(Q))
+
+
+@pytest.mark.parametrize("start", [True, False, "gaussian", "eva", "orthogonal", None])
+def test_a_start_that_leaves_the_base_is_taken(start: object) -> None:
+    """Where only A and B began otherwise, the adapter is a plain one."""
+    assert lora.parse(config(init_lora_weights=start), tensors(Q)).pairs
 
 
 def test_other_tensors_are_refused() -> None:
