@@ -3,6 +3,16 @@
 Prints tokens a second, MFU and peak memory of each, then converts Unsloth's adapter and has llama.cpp answer with it.
 Random weights train at the speed of real ones. MFU counts 4 FLOP a value and token: forward and the gradient of the
 activations; frozen weights have none of their own, and what checkpointing computes twice is not useful work.
+
+It needs one CUDA device with 40 GB, 40 GB of memory, 25 GB of disk (`--dir`), a C compiler for Triton, and a Python
+with a CUDA build of torch and `fleetssd[unsloth,demo]` (unsloth, unsloth_zoo, bitsandbytes, triton, xllamacpp, gguf).
+It needs no network: it downloads nothing and makes its own model. By arithmetic, not yet by a run, four cases of 200
+steps take an H100 about ten minutes, three of them for making the model; where a command may take no longer, run it
+twice:
+
+    python benchmarks/gpu/unsloth.py --bits 16
+    python benchmarks/gpu/unsloth.py --bits 4
+    python benchmarks/gpu/unsloth.py --dry-run      # a tiny model on the CPU
 """
 
 # ruff: noqa: PLC0415  the training stack is loaded by the processes that train
@@ -17,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +64,8 @@ def main() -> int:
         folder = Path(name)
         base = make_base(folder, SMALL if arguments.dry_run else SHAPE)
         rows = make_rows(arguments)
-        done = {case: measure(folder, base, rows, case, arguments) for case in cases(dry=arguments.dry_run)}
+        wanted = cases(arguments.bits, dry=arguments.dry_run)
+        done = {case: measure(folder, base, rows, case, arguments) for case in wanted}
         proves = serve(folder, base, done)
     report(done, proves, arguments)
     return 0
@@ -61,12 +73,15 @@ def main() -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200, help="optimiser steps a case (default 200)")
     parser.add_argument("--tokens", type=int, default=1024, help="tokens a row, about (default 1024)")
     parser.add_argument("--batch", type=int, default=4, help="rows a step, at once (default 4)")
     parser.add_argument(
         "--peak-tflops", type=float, help="the device's dense bfloat16 peak, where it is not known here"
+    )
+    parser.add_argument(
+        "--bits", type=int, nargs="+", choices=(16, 4), default=(16, 4), help="width of the base's weights"
     )
     parser.add_argument("--dir", type=Path, help="where 25 GB of scratch may lie (default: the temporary folder)")
     parser.add_argument(
@@ -77,11 +92,11 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def cases(*, dry: bool) -> list[tuple[str, str, bool]]:
+def cases(bits: Sequence[int], *, dry: bool) -> list[tuple[str, str, bool]]:
     """Return (backend, device, 4-bit), the peer first."""
     if dry:
         return [("trl", "cpu", False), ("unsloth", "cpu", False)]
-    return [(backend, "cuda", qlora) for qlora in (False, True) for backend in ("trl", "unsloth")]
+    return [(backend, "cuda", qlora) for qlora in (n == 4 for n in bits) for backend in ("trl", "unsloth")]
 
 
 def make_base(folder: Path, shape: dict[str, int]) -> tiny.Tiny:
@@ -95,7 +110,9 @@ def make_base(folder: Path, shape: dict[str, int]) -> tiny.Tiny:
     tokenizer = train_tokenizer(f"{row.prompt}\n{row.completion}" for row in tiny.ROWS)
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
     config = Qwen3Config(**shape, **ends, max_position_embeddings=8192, tie_word_embeddings=True)
-    model = Qwen3ForCausalLM(config).to(torch.bfloat16)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # four billion normal numbers take a CPU minutes
+        model = Qwen3ForCausalLM(config).to(torch.bfloat16).cpu()
+    torch.cuda.empty_cache()
     base = tiny.Tiny(folder / "hf", folder / "f32.gguf", folder / "q8_0.gguf")
     model.save_pretrained(base.hf)
     tokenizer.save_pretrained(base.hf)

@@ -65,6 +65,17 @@ def test_the_name_records_engine_version_and_order(sampler: LlamaServerSampler) 
     assert sampler.name.endswith("; temperature 1.5 > top_k 20 > top_p 0.8 > min_p 0")
 
 
+def test_a_server_at_an_address_draws_the_same(sampler: LlamaServerSampler) -> None:
+    """Over the URL of a llama.cpp server that runs already, the same seeds draw the same, and no child is started."""
+    prompts = [Prompt("Write f.", seed) for seed in range(4)]
+    with LlamaServerSampler(sampler.url, context=128, slots=4) as remote:
+        assert remote.sample(prompts, DECODE, lambda *_: None) == sampler.sample(prompts, DECODE, lambda *_: None)
+        assert remote.pid == 0
+        name = remote.name
+    assert name.startswith("llama.cpp b")
+    assert name.endswith("; temperature 1.5 > top_k 20 > top_p 0.8 > min_p 0")
+
+
 def test_a_prompt_that_does_not_fit_is_an_error_of_its_own(sampler: LlamaServerSampler) -> None:
     """One prompt that is too long for the context costs nothing but itself."""
     answers = sampler.sample([Prompt("word " * 500, 1), Prompt("x", 1)], DECODE, lambda *_: None)

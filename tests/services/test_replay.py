@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from fleetssd.gitea import PullKey
 from fleetssd.operations import learn
 from fleetssd.operations.replay import Replay, replay
 from fleetssd.recipe import TEMPERATURE_FIRST, Lora, NightPlan, Sampling
+from fleetssd.training import Row, encode_rows
 from tests.e2e.small_world import fabricated
 from tests.fakes import FakeBuilder, FakeTrainer
 
@@ -27,7 +29,8 @@ DECODE = Sampling(1.0, 0, 1.0, 0.0, 8, TEMPERATURE_FIRST)
 class World:
     """A store with one trained night over fakes, and the folder that its base lies in."""
 
-    def __init__(self, folder: Path, arm: Any) -> None:
+    def __init__(self, folder: Path, arm: Any, mix: Path | None = None) -> None:
+        self.mix = mix
         self.store = SqlStore.open(f"sqlite:///{folder / 'store.sqlite3'}")
         self.trainer, self.builder = FakeTrainer(), FakeBuilder()
         self.folder = folder
@@ -51,7 +54,8 @@ class World:
     def train(self) -> None:
         """Close the stages `train` and `build`."""
         night = self.folder / "night"
-        result = learn.train(self.plan, self.store, self.trainer, self.base, night, learn.Wanted(), lambda *_: None)
+        wanted = learn.Wanted(mix=self.mix, mix_ratio=0.5)
+        result = learn.train(self.plan, self.store, self.trainer, self.base, night, wanted, lambda *_: None)
         self.store.finish_stage(StageRow(1, "train", result, NOW, NOW))
         built = learn.build(self.plan, self.builder, self.base, night, 1.0, "adapter-registry")
         self.store.finish_stage(StageRow(1, "build", built, NOW, NOW))
@@ -61,7 +65,7 @@ class World:
         folder = self.folder / "again"
         folder.mkdir()
         return replay(
-            1, store=self.store, trainer=self.trainer, builder=self.builder, base=self.base, mix=None,
+            1, store=self.store, trainer=self.trainer, builder=self.builder, base=self.base, mix=self.mix,
             folder=folder, progress=lambda *_: None,
         )  # fmt: skip
 
@@ -74,6 +78,22 @@ def test_an_untouched_night_is_the_same(tmp_path: Path, arm: str) -> None:
     assert made.same, made
     assert made.expected == made.found
     assert asdict(world.trainer.plans[0]) == asdict(world.trainer.plans[1])
+
+
+def test_a_night_with_open_data_needs_that_very_file(tmp_path: Path) -> None:
+    """Mixed rows are drawn again from the same file; where it changed, or is not named any more, that is said."""
+    mix = tmp_path / "mix.jsonl"
+    mix.write_bytes(encode_rows([Row(f"q{n}", f"a{n}") for n in range(9)]))
+    world = World(tmp_path, "merged", mix)
+    assert world.replay().same
+    for changed in (mix.read_bytes() + encode_rows([Row("q", "a")]), None):
+        shutil.rmtree(tmp_path / "again")
+        if changed is None:
+            world.mix = None
+        else:
+            mix.write_bytes(changed)
+        with pytest.raises(Rejected, match=r"recipe\.mix does not name"):
+            world.replay()
 
 
 def test_a_changed_record_differs_before_anything_is_trained(tmp_path: Path) -> None:
