@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,6 +44,26 @@ Token = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What every verb here works on: the forge's hooks at some places, and the address that ours call."""
+
+    settings: Settings
+    forge: Hooks
+    places: list[Place]
+    address: str
+
+
+@contextmanager
+def _site(
+    context: typer.Context, url: str | None, org: list[str] | None, repository: list[str] | None, token: Path | None
+) -> Iterator[Site]:
+    given = settings(context)
+    address = hooks.address(url or _own(given))
+    with wiring.open_hooks(given, token) as forge:
+        yield Site(given, forge, _places(forge, given, org, repository), address)
+
+
 @webhook_app.command()
 def install(
     context: typer.Context,
@@ -58,16 +80,14 @@ def install(
     Examples: fleetssd webhook install --url https://fleetssd.lan/webhook --token-file /root/admin-token;
     fleetssd webhook install --org fleet --no-test
     """
-    given = settings(context)
-    address = hooks.address(url or _own(given))
-    secret = wiring.read_webhook_secret(given)
-    with wiring.open_hooks(given, token_file) as forge:
-        wanted = _places(forge, given, org, repository)
-        up = test and wiring.deliveries_seen(given) is not None
-        found = webhooks.install(forge, wanted, address, secret, partial(_watch, given, wait) if up else None)
+    secret = wiring.read_webhook_secret(settings(context))
+    with _site(context, url, org, repository, token_file) as site:
+        up = test and wiring.deliveries_seen(site.settings) is not None
+        watch = partial(_watch, site.settings, wait) if up else None
+        found = webhooks.install(site.forge, site.places, site.address, secret, watch)
     if test and not up:
         err.print("[yellow]not tested:[/] the daemon is not up; start it and do this again.", highlight=False)
-    _show(found, address, as_json=as_json)
+    _show(found, site.address, as_json=as_json)
 
 
 @webhook_app.command(name="list")
@@ -83,15 +103,13 @@ def list_hooks(
 
     Example: fleetssd webhook list --url https://fleetssd.lan/webhook --json
     """
-    given = settings(context)
-    address = hooks.address(url or _own(given))
-    with wiring.open_hooks(given, token_file) as forge:
-        found = webhooks.listed(forge, _places(forge, given, org, repository))
-    rows = [row for place, told in found for row in _rows(place, told, address)]
+    with _site(context, url, org, repository, token_file) as site:
+        found = webhooks.listed(site.forge, site.places)
+    rows = [row for place, told in found for row in _rows(place, told, site.address)]
     if as_json:
         print_json(rows)
         return
-    made = table(f"Webhooks that call {address}, and others", "place", "id", "ours", "active", "events", "calls")
+    made = table(f"Webhooks that call {site.address}, and others", "place", "id", "ours", "active", "events", "calls")
     for row in rows:
         cells = (row["place"], row["id"], row["ours"], row["active"], " ".join(row["events"]), row["calls"])
         made.add_row(*(escape(_cell(cell)) for cell in cells))
@@ -111,11 +129,9 @@ def remove(
 
     Example: fleetssd webhook remove --url https://fleetssd.lan/webhook --token-file /root/admin-token
     """
-    given = settings(context)
-    address = hooks.address(url or _own(given))
-    with wiring.open_hooks(given, token_file) as forge:
-        found = webhooks.remove(forge, _places(forge, given, org, repository), address)
-    _show(found, address, as_json=as_json)
+    with _site(context, url, org, repository, token_file) as site:
+        found = webhooks.remove(site.forge, site.places, site.address)
+    _show(found, site.address, as_json=as_json)
 
 
 def _own(given: Settings) -> str:
