@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from fleetssd.checkpoints import Answer
 from fleetssd.operations.learn import seed_of
@@ -24,6 +26,10 @@ LOOKS = 12
 """Blocks where the evaluation may stop after each: small enough to stop soon, large enough to keep the engine busy."""
 BLOCKS = 4
 """Arms take turns in this many blocks of problems: drift hits all alike, and a shared base is not reloaded per call."""
+PART = 64
+"""Answers that are asked, graded and kept together: more than an engine has slots, little to lose in a crash."""
+AHEAD = 2
+"""Parts that are asked at once: the second waits in the engine's queue and takes the slots that the first leaves."""
 
 
 class Question(Protocol):
@@ -83,37 +89,32 @@ class Examiner:
     def examine(
         self, arms: Sequence[Arm], problems: Sequence[Q], stop: Callable[[Sequence[Q]], Decision] | None = None
     ) -> Examined[Q]:
-        """Ask every arm every problem `samples` times; each block of answers is one transaction.
+        """Ask every arm every problem `samples` times; the answers of a few problems are one transaction.
 
         With `stop` the answers are looked at after each block. A block on file is not asked again but looked at
         again, so a night that was interrupted stops where it would have stopped.
         """
         total = sum(arm.samples for arm in arms) * len(problems)
-        asked, seen = 0, 0
-        # While the engine answers one block the sandbox grades the one before it: neither waits for the other.
-        with ThreadPoolExecutor(max_workers=1) as grader:
-            grading: Future[None] | None = None
+        have = {
+            arm.name: {(row.problem, row.index) for row in self.store.answers(self.night, arm.name)} for arm in arms
+        }
+        with _Line(total, self.progress) as line:
+            seen = 0
             for block in blocks(problems, LOOKS if stop else BLOCKS):
                 for arm in arms:
-                    keep = self._ask(arm, block)
-                    if grading is not None:
-                        grading.result()
-                    grading = grader.submit(keep)
-                    asked += arm.samples * len(block)
-                    self.progress(asked, total, f"answers of {arm.name}")
+                    for part in blocks(block, -(-len(block) * arm.samples // PART)):
+                        line.put(arm, arm.samples * len(part), partial(self._ask, arm, part, have[arm.name]))
                 seen += len(block)
-                if stop and grading is not None:
-                    grading.result()
+                if stop:
+                    line.drain()
                     if (decision := stop(problems[:seen])) != "continue":
                         return Examined(problems[:seen], decision)
-            if grading is not None:
-                grading.result()
+            line.drain()
         return Examined(problems, "continue")
 
-    def _ask(self, arm: Arm, block: Sequence[Question]) -> Callable[[], None]:
+    def _ask(self, arm: Arm, part: Sequence[Question], have: Set[tuple[str, int]]) -> Callable[[], None]:
         """Ask what is not on file yet and return the work that is left: to grade the answers and keep them."""
-        have = {(row.problem, row.index) for row in self.store.answers(self.night, arm.name)}
-        open_ = [(p, i) for p in block for i in range(arm.samples) if (p.id, i) not in have]
+        open_ = [(p, i) for p in part for i in range(arm.samples) if (p.id, i) not in have]
         # One seed for (problem, index) in every arm: the arms' noise is shared, so their difference is less noisy.
         prompts = [Prompt(problem.prompt, seed_of(self.seed, problem.id, index)) for problem, index in open_]
         completions = self.engine.complete(arm.model, prompts, arm.sampling, lambda *_: None) if prompts else []
@@ -143,6 +144,48 @@ class Examiner:
             )
             for (problem, index), prompt, completion, outcome in zip(asked, prompts, completions, outcomes, strict=True)
         )
+
+
+class _Line:
+    """Asks parts in order, grades them in order behind, and reports; neither waits for the other.
+
+    An error of either ends the block with it; what was not begun by then is dropped.
+    """
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self._total, self._progress, self._done = total, progress, 0
+        self._askers = ThreadPoolExecutor(AHEAD, thread_name_prefix="ask")
+        self._grader = ThreadPoolExecutor(1, thread_name_prefix="grade")
+        self._asking: deque[tuple[Future[Callable[[], None]], int, Arm]] = deque()
+        self._grading: deque[Future[None]] = deque()
+
+    def put(self, arm: Arm, answers: int, ask: Callable[[], Callable[[], None]]) -> None:
+        """Ask a part as soon as fewer than AHEAD are being asked, and no other model: two that share a file evict."""
+        while len(self._asking) >= AHEAD or (self._asking and self._asking[-1][2].model != arm.model):
+            self._answered()
+        self._asking.append((self._askers.submit(ask), answers, arm))
+
+    def drain(self) -> None:
+        """Wait until everything is asked, graded and kept."""
+        while self._asking:
+            self._answered()
+        while self._grading:
+            self._grading.popleft().result()
+
+    def _answered(self) -> None:
+        future, answers, arm = self._asking.popleft()
+        self._grading.append(self._grader.submit(future.result()))
+        while self._grading and self._grading[0].done():
+            self._grading.popleft().result()
+        self._done += answers
+        self._progress(self._done, self._total, f"answers of {arm.name}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._askers.shutdown(cancel_futures=True)
+        self._grader.shutdown(cancel_futures=True)
 
 
 def grade(problems: Sequence[Problem], completions: Sequence[Completion], sandbox: Sandbox) -> list[Outcome]:

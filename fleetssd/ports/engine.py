@@ -92,7 +92,10 @@ class Engine(Protocol):
     def complete(
         self, model: str, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress
     ) -> list[Completion]:
-        """Chat with a model, many prompts at once, every sampling parameter sent; failures are `finish="error"`."""
+        """Chat with a model, many prompts at once, every sampling parameter sent; failures are `finish="error"`.
+
+        May be called while another call is under way; whoever came first is served first.
+        """
         ...
 
     def likelihoods(self, model: str, prompts: Sequence[Prompt], sampling: Sampling) -> list[Places]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -44,17 +46,38 @@ def _no_waiting() -> Iterator[None]:
         yield
 
 
-def engine(answer: Answer, *, num_ctx: int | None = None) -> OllamaEngine:
+def engine(answer: Answer, *, num_ctx: int | None = None, concurrency: int = 1) -> OllamaEngine:
     """Return an engine whose server is a function."""
     serve = partial(serve_manifest, "127.0.0.1")
     transport = httpx.MockTransport(answer)
-    return OllamaEngine("http://engine", "base", serve, concurrency=1, num_ctx=num_ctx, transport=transport)
+    return OllamaEngine("http://engine", "base", serve, concurrency=concurrency, num_ctx=num_ctx, transport=transport)
 
 
 def ask(made: OllamaEngine, count: int = 1) -> list[str]:
     """Return how each of some completions ended."""
     prompts = [Prompt("U", seed) for seed in range(count)]
     return [answer.finish for answer in made.complete("m", prompts, DECODE, lambda *_: None)]
+
+
+def test_callers_share_the_slots() -> None:
+    """Two callers at once have no more in flight than one, and what one leaves free the other takes."""
+    flying, most, both = 0, 0, threading.Barrier(2, timeout=30)
+    lock = threading.Lock()
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        nonlocal flying, most
+        with lock:
+            flying += 1
+            most = max(most, flying)
+        both.wait()  # six answers in three pairs: a caller of three alone could never end
+        with lock:
+            flying -= 1
+        return httpx.Response(200, json=CHAT)
+
+    made = engine(answer, concurrency=2)
+    with ThreadPoolExecutor(2) as callers:
+        assert list(callers.map(lambda _: ask(made, 3), range(2))) == [["stop"] * 3] * 2
+    assert most == 2
 
 
 @pytest.mark.parametrize("num_ctx", [None, 4096])

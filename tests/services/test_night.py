@@ -382,7 +382,7 @@ def test_a_name_that_changes_while_it_is_asked_is_corrupt(scene: Scene) -> None:
 
     def meddle(call: str) -> None:
         name = call.removeprefix("complete ")
-        if name.startswith("fleet-coder:v") and scene.store.answers(1, CANDIDATE):
+        if name in {checkpoint.model for checkpoint in scene.store.checkpoints()}:  # it is installed and proven
             scene.engine.models[name] = ("something else", "blob", None)
 
     scene.engine.before = meddle

@@ -43,12 +43,19 @@ def options(sampling: Sampling, seed: int, num_ctx: int | None) -> dict[str, Any
 
 
 class Chat:
-    """Asks one model many prompts, up to `concurrency` in flight."""
+    """Asks models many prompts, up to `concurrency` in flight over all callers, first come first served.
+
+    Whoever asks next while the last answers of another are on their way gets the slots that these leave.
+    """
 
     def __init__(self, wire: Wire, concurrency: int, num_ctx: int | None) -> None:
         self._wire = wire
-        self._concurrency = concurrency
+        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="chat")
         self._num_ctx = num_ctx
+
+    def close(self) -> None:
+        """Wait for what is in flight and drop the rest."""
+        self._pool.shutdown(cancel_futures=True)
 
     def complete(
         self, model: str, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress
@@ -74,8 +81,7 @@ class Chat:
                 progress(count.done, count.total, "completions")
             return answer
 
-        with ThreadPoolExecutor(self._concurrency, thread_name_prefix="chat") as pool:
-            answers = list(pool.map(one, prompts))
+        answers = list(self._pool.map(one, prompts))
         if count.gone >= min(GONE, max(1, count.total)):
             raise Away(f"no engine answers at {self._wire.url}", hint="Is Ollama running? `ollama serve`")
         return answers
@@ -90,8 +96,7 @@ class Chat:
             reply = self._reply(model, prompt, sampling, TOP)
             return [[float(token.logprob) for token in place.top_logprobs or ()] for place in reply.logprobs or ()]
 
-        with ThreadPoolExecutor(self._concurrency, thread_name_prefix="chat") as pool:
-            return list(pool.map(one, prompts))
+        return list(self._pool.map(one, prompts))
 
     def _ask(self, model: str, prompt: Prompt, sampling: Sampling) -> Completion:
         reply = self._reply(model, prompt, sampling)

@@ -56,7 +56,8 @@ class OllamaEngine:
         self._sizes: dict[str, int] = {}
 
     def close(self) -> None:
-        """Close every connection."""
+        """End every request and close every connection."""
+        self._chat.close()
         self._wire.close()
 
     # --- reading
