@@ -56,6 +56,19 @@ def cost_lines(cost: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(label, amount(cost[name])) for name, label in names.items()]
 
 
+def guard_word(guard: Mapping[str, Any]) -> str:
+    """Return what became of a guard set in a few words."""
+    margin, sees = f"{100 * guard['margin']:.0f} pp", f"could show a drop of {100 * guard['sees']:.0f} pp"
+    words = {
+        "holds": f"holds within {margin}",
+        "drop": f"DROPPED by more than {margin}",
+        "open": f"not shown to hold within {margin}; {sees}",
+        "few": f"too few items for {margin}; {sees}",
+        "blind": "the base passes none: no evidence",
+    }
+    return words[guard["state"]]
+
+
 def _head(r: NightReport) -> str:
     lines = [f"# Night {r.number}, arm {plain(r.arm)}", plain(r.sentence)]
     if r.gain is not None:
@@ -91,6 +104,15 @@ def _tables(r: NightReport) -> Iterable[str]:
         ("probe", "base", "candidate", ""),
         [(p["probe"], amount(p["base"]), amount(p["candidate"]), "ALARM" if p["alarm"] else "") for p in r.probes],
     )
+    yield _table(
+        "Guard tasks",
+        ("set", "items", "base, %", "candidate, %", "change, pp", ""),
+        [
+            (g["name"], g["items"], between(g["base"]), between(g["candidate"]), between(g["change"], signed=True),
+             guard_word(g))
+            for g in r.guards
+        ],
+    )  # fmt: skip
     yield _table(
         "Tests", ("", ""), [(name.replace("_", " "), amount(value)) for name, value in r.tests.items() if r.verdict]
     )

@@ -68,6 +68,7 @@ class NightReport:
     arms: Table
     slices: Table
     probes: Table
+    guards: Table
     losses: list[float]
     by_temperature: Table
     by_night: Table
@@ -102,6 +103,7 @@ def compose(night: Night, nights: Sequence[Night], answered: Answered) -> NightR
         arms=_arms(line, evidence, night.plan),
         slices=_slices(line, evidence),
         probes=_probes(evidence),
+        guards=line["guards"],
         losses=list(spent["losses"]) if spent else [],
         by_temperature=_by_temperature(answered.tune, evidence),
         by_night=nights_by_arm([*before, night]),

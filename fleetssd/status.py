@@ -201,6 +201,7 @@ def _scores(evidence: dict[str, Any]) -> dict[str, Any]:
         "over_teacher": _interval(evidence.get("over_teacher")),
         "splits": [_split(part) for part in evidence.get("splits") or ()],
         "detectable": evidence.get("detectable"),
+        "guards": [_guard(each) for each in evidence.get("guards") or ()],
     }
 
 
@@ -208,6 +209,12 @@ def _split(part: dict[str, Any]) -> dict[str, Any]:
     names = ("total", "decoding", "skill", "teacher")
     gains = {name: _interval(part.get(name)) for name in names}
     return {"slice": part["slice"] or "all", "problems": part["total"]["problems"], **gains}
+
+
+def _guard(reading: dict[str, Any]) -> dict[str, Any]:
+    plain = {name: reading[name] for name in ("name", "state", "margin", "sees", "sentence")}
+    arms = {name: _interval(reading[name]) for name in ("base", "candidate", "change")}
+    return {**plain, "items": reading["change"]["problems"], **arms}
 
 
 def _interval(estimate: dict[str, Any] | None) -> dict[str, float] | None:

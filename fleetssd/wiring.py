@@ -23,6 +23,7 @@ from fleetssd.ports import (
     Clock,
     Forge,
     Grounds,
+    Harness,
     Hooks,
     Issues,
     Memory,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from fleetssd.adapters.retaindb import RetainDb
     from fleetssd.adapters.store import SqlStore
     from fleetssd.audit import Reading
+    from fleetssd.guards import Item
     from fleetssd.night_report import NightReport
     from fleetssd.operations.night import Workshop
 
@@ -240,7 +242,39 @@ def open_workshop(settings: Settings, progress: Progress) -> Iterator[Workshop]:
             progress=progress,
             read_folders=read_folders,
             page=night_page,
+            guards=open_guards(settings),
+            harness=open_harness(settings),
         )
+
+
+def open_guards(settings: Settings) -> dict[str, tuple[Item, ...]]:
+    """Return the guard sets that the settings name."""
+    from fleetssd.adapters.guard_sets import read_guards  # noqa: PLC0415
+
+    return read_guards(settings.guards.sets, settings.guards.files)
+
+
+def read_guard_file(path: Path) -> tuple[Item, ...]:
+    """Read one file of guard items."""
+    from fleetssd.adapters.guard_sets import read_guard_file as read  # noqa: PLC0415
+
+    return read(path)
+
+
+def open_harness(settings: Settings) -> Harness | None:
+    """Return the lm-evaluation-harness; None where no task of it is named."""
+    guards = settings.guards
+    if not guards.lm_eval_tasks:
+        return None
+    from fleetssd.adapters.lm_eval import LmEval  # noqa: PLC0415
+
+    return LmEval(
+        guards.lm_eval_command,
+        settings.engine.url,
+        guards.lm_eval_tasks,
+        limit=guards.lm_eval_limit,
+        concurrency=settings.engine.concurrency,
+    )
 
 
 def night_page(report: NightReport) -> str:

@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         config,  # noqa: F401
         demo,  # noqa: F401
         engine,  # noqa: F401
+        guards,  # noqa: F401
         ingest,  # noqa: F401
         mirror,  # noqa: F401
         night_report,  # noqa: F401

@@ -17,6 +17,7 @@ from fleetssd.cli.ledger import ledger_table
 from fleetssd.cli.reading import moment, pairs, percent, points, print_json, report, short, show, table, tag
 from fleetssd.errors import Rejected
 from fleetssd.ledger import ledger
+from fleetssd.night_markdown import guard_word
 from fleetssd.operations.learn import Base
 from fleetssd.operations.replay import replay
 from fleetssd.status import Served, Status, night_table, to_json
@@ -77,8 +78,8 @@ def show_night(
     if as_json:
         print_json(line | {"ledger": spent})
     else:
-        split = [_splits(line)] if line["splits"] else []
-        show(_head(line), _arms(line), *split, _stages(line), *([ledger_table(spent)] if spent else []))
+        more = [made(line) for made, name in ((_splits, "splits"), (_guards, "guards")) if line[name]]
+        show(_head(line), _arms(line), *more, _stages(line), *([ledger_table(spent)] if spent else []))
 
 
 @nights_app.command("replay")
@@ -203,6 +204,17 @@ def _splits(line: dict[str, Any]) -> Table:
     for part in line["splits"]:
         gains = (points(part[name]).removesuffix(" pp") for name in named.values())
         made.add_row(escape(part["slice"]), str(part["problems"]), *gains)
+    return made
+
+
+def _guards(line: dict[str, Any]) -> Table:
+    """Say set by set what the candidate kept of what the base knows."""
+    columns = ("set", "items", "base", "candidate", "change, pp", "")
+    made = table("guard tasks, percent", *columns, numeric=("items", "base", "candidate"))
+    for guard in line["guards"]:
+        shares = (percent(guard[arm], bare=True) for arm in ("base", "candidate"))
+        change = points(guard["change"]).removesuffix(" pp")
+        made.add_row(escape(guard["name"]), str(guard["items"]), *shares, change, guard_word(guard))
     return made
 
 

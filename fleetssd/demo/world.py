@@ -166,6 +166,7 @@ class World:
             "decode": {"tau_grid": [0.2, 0.4, 0.7]},
             "evaluation": {"samples": 16, "tune_share": 0.15, "max_tokens": 96, "max_problems": 160,
                 "teacher_decode": False, "wall_seconds": 2.0, "cpu_seconds": 2},
+            "guards": {"sets": []},  # this base knows Python and nothing else
             "schedule": {"tick_seconds": 0.5, "clock_offset_file": str(self.root / "clock")},
             "watch": {"every_seconds": 2.0, "minutes": 60.0, "probes": 48, "min_calls": 40},
             "web": {"port": self.web_port},

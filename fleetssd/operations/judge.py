@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from fleetssd import budget, gate
 from fleetssd.checkpoints import Answer, VerdictRow
 from fleetssd.config import Settings
 from fleetssd.operations.evaluate import BASE, CANDIDATE, INCUMBENT, PROBED, TEACHER, TUNED
+from fleetssd.operations.guarding import weigh_guards
 from fleetssd.operations.outlook import design_of, share_of
 from fleetssd.ports import Store
 from fleetssd.probes import ProbeReadings, measure
@@ -29,9 +30,9 @@ def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: fl
     incumbent = base if plan.incumbent == plan.base else store.answers(plan.night, INCUMBENT)
     others = [] if incumbent is base else [incumbent]  # each arm once: a base counted twice would not be its equal
     slices = _slices(held_out, base, candidate, store.answers(plan.night, TUNED), *others)
-    base_probes, candidate_probes = _probes(plan, store, base, candidate, tau)
+    ahead, evaluated = _stage(store, plan.night, "sample"), _stage(store, plan.night, "evaluate")
+    base_probes, candidate_probes = _probes(plan, store, base, candidate, tau, evaluated.get("entropy") or {})
     share = share_of(plan, store, settings.gate)
-    ahead = _stage(store, plan.night, "sample")
     evidence = gate.Evidence(
         incumbent=_scores(incumbent, slices, candidate=False),
         base=_scores(base, slices, candidate=False),
@@ -46,18 +47,21 @@ def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: fl
         overlap=len(overlap(store.records_by_id(plan.train), held_out, settings.records.near_duplicate)),
         base_digest=plan.base,
         built_digest=built,
-        evaluated_digest=_evaluated(store, plan.night),
+        evaluated_digest=str(evaluated["artefact"]),
         manage=plan.manage,
         alpha=share.alpha,
         held_out=plan.digest[:16],
         consulted=sum(1 for night in store.nights() if night.verdict is not None),
         seed=plan.seed,
         design=design_of(ahead),
+        guards=weigh_guards(store, plan.night, evaluated, settings.gate, plan.seed),
+        style_may_move=plan.arm == "merged",
     )
     verdict = gate.decide(evidence, settings.gate)
     extra = {"tuned_temperature": _stage(store, plan.night, "build")["tuned_temperature"], "tau": tau}
     parts = {"slices": _by_slice(evidence), "slice_tests": _slice_tests(evidence), "budget": asdict(share)}
-    how = {"precondition": ahead.get("precondition"), "stopped": _stage(store, plan.night, "evaluate").get("stopped")}
+    how = {"precondition": ahead.get("precondition"), "stopped": evaluated.get("stopped")}
+    how |= {"policy": settings.gate.model_dump(mode="json"), "guards_asked": evaluated.get("guards")}
     numbers = {**asdict(verdict), **extra, **parts, **how}
     return VerdictRow(plan.night, verdict.kind, verdict.reason, verdict.digest, numbers, now)
 
@@ -76,13 +80,22 @@ def _slices(held_out: Sequence[Record], *arms: Sequence[Answer]) -> dict[str, tu
 
 
 def _probes(
-    plan: NightPlan, store: Store, base: Sequence[Answer], candidate: Sequence[Answer], tau: float
+    plan: NightPlan,
+    store: Store,
+    base: Sequence[Answer],
+    candidate: Sequence[Answer],
+    tau: float,
+    entropy: Mapping[str, float | None],
 ) -> tuple[ProbeReadings, ProbeReadings]:
     """Read base and candidate at one effective temperature: a baked candidate was asked again at T/τ on a subset."""
     probed = candidate if tau == 1.0 else store.answers(plan.night, PROBED)
     # unique-of-k and distinct-4 depend on how many answers there are: compare like with like.
     same = {(answer.problem, answer.index) for answer in probed}
-    return measure(_texts([a for a in base if (a.problem, a.index) in same])), measure(_texts(probed))
+    other = [answer for answer in base if (answer.problem, answer.index) in same]
+    return (
+        measure(_texts(other), entropy=entropy.get("base")),
+        measure(_texts(probed), entropy=entropy.get("candidate")),
+    )
 
 
 def _texts(answers: Sequence[Answer]) -> dict[str, list[str]]:
@@ -117,10 +130,6 @@ def _slice_tests(evidence: gate.Evidence) -> dict[str, dict[str, float]]:
     mine, other = evidence.candidate, evidence.incumbent
     raw = {label: sign_flip(deltas(mine.only(label), other.only(label)), seed=evidence.seed) for label in mine.labels()}
     return {label: {"p": raw[label], "holm": adjusted} for label, adjusted in budget.holm(raw).items()}
-
-
-def _evaluated(store: Store, night: int) -> str:
-    return str(_stage(store, night, "evaluate")["artefact"])
 
 
 def _stage(store: Store, number: int, stage: str) -> dict[str, Any]:

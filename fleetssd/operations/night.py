@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from fleetssd.artefact import choose_road
 from fleetssd.checkpoints import STAGES, Checkpoint, Night, Stage, StageRow
 from fleetssd.config import Settings
 from fleetssd.errors import Corrupt, Rejected
+from fleetssd.guards import Item
 from fleetssd.operations import judge, learn, outlook
 from fleetssd.operations.admission import Verifier
 from fleetssd.operations.audit import ReadFolders, refuse_callers
@@ -33,10 +34,11 @@ from fleetssd.operations.evaluate import (
     tuning,
 )
 from fleetssd.operations.freeze import freeze
+from fleetssd.operations.guarding import ask_guards, ask_harness, read_entropy
 from fleetssd.operations.install import install
 from fleetssd.operations.posing import pose
 from fleetssd.operations.publish import Page, publish, read_night
-from fleetssd.ports import Builder, Clock, Engine, Grounds, Progress, Sampler, Sandbox, Store, Trainer
+from fleetssd.ports import Builder, Clock, Engine, Grounds, Harness, Progress, Sampler, Sandbox, Store, Trainer
 from fleetssd.problems import Problem
 from fleetssd.recipe import NightPlan
 from fleetssd.scoring import pass_at_k, tally
@@ -53,7 +55,8 @@ PROBE_PROBLEMS = 60
 class Workshop:
     """What a night works with: the ports, the run folder's root and where progress is shown.
 
-    `page` renders a night's report; without it a night leaves its numbers and Markdown only.
+    `page` renders a night's report; without it a night leaves its numbers and Markdown only. `guards` are the guard
+    sets by name, `harness` asks benchmark tasks that are none of ours.
     """
 
     settings: Settings
@@ -69,6 +72,8 @@ class Workshop:
     progress: Progress
     read_folders: ReadFolders
     page: Page | None = None
+    guards: Mapping[str, Sequence[Item]] = field(default_factory=dict)
+    harness: Harness | None = None
 
     @property
     def base(self) -> learn.Base:
@@ -189,12 +194,26 @@ def _evaluate(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
         if candidate.tau != 1.0:
             same = pinned(plan.decode, plan.decode.temperature / candidate.tau)
             examiner.examine([Arm(PROBED, candidate.model, same, plan.k)], examined.problems[:PROBE_PROBLEMS])
+        beside = _beside(shop, plan, candidate, examiner, examined.problems)
     if shop.engine.digest_of(candidate.model) != candidate.served_digest:
         raise Corrupt(
             f"{candidate.model} changed while it was evaluated", hint="Nothing but fleetssd may write its names."
         )
     stopped = {"problems": len(examined.problems), "of": len(plan.held_out), "decision": examined.decision}
-    return {"artefact": candidate.digest, "answers": len(shop.store.answers(plan.night)), "stopped": stopped}
+    answers = len(shop.store.answers(plan.night))
+    return {"artefact": candidate.digest, "answers": answers, "stopped": stopped, **beside}
+
+
+def _beside(
+    shop: Workshop, plan: NightPlan, candidate: Checkpoint, examiner: Examiner, problems: Sequence[Problem]
+) -> dict[str, Any]:
+    """Ask what is not the fleet's own work: the guard sets, the harness, and how sure either model is of its tokens."""
+    base = shop.settings.engine.base_model
+    return {
+        "guards": ask_guards(examiner, plan, shop.settings, candidate, shop.guards),
+        "entropy": read_entropy(shop.engine, plan, base, candidate, problems),
+        "lm_eval": ask_harness(shop.harness, base, candidate, _folder(shop, plan) / "lm_eval"),
+    }
 
 
 def _arms(shop: Workshop, plan: NightPlan, candidate: Checkpoint) -> Sequence[Arm]:

@@ -6,7 +6,7 @@ from fleetssd.ports.clock import Clock, Progress
 from fleetssd.ports.engine import Completion, Engine, Places, Prompt, Sampler
 from fleetssd.ports.forge import Forge, Hooks, Issues, Memory, Mirror
 from fleetssd.ports.store import Outbox, Store
-from fleetssd.ports.work import Builder, Grade, Ground, Grounds, Job, Preparer, Sandbox, Trainer
+from fleetssd.ports.work import Builder, Grade, Ground, Grounds, Harness, Job, Preparer, Sandbox, Trainer
 from fleetssd.surroundings import ENVIRONMENT, WORK, Limits, Surroundings
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Grade",
     "Ground",
     "Grounds",
+    "Harness",
     "Hooks",
     "Issues",
     "Job",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fleetssd.checks import Preparation
 from fleetssd.placement import Choice
@@ -14,6 +14,9 @@ from fleetssd.records import Record
 from fleetssd.solutions import File, Whole
 from fleetssd.surroundings import BARE, Surroundings
 from fleetssd.training import TrainPlan, TrainResult
+
+if TYPE_CHECKING:
+    from fleetssd.guards.harness import TaskScore  # numpy, which the daemon needs none of
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,14 @@ class Preparer(Protocol):
 
         Raises NotAdmittedError with the end of its output where it fails or takes too long.
         """
+        ...
+
+
+class Harness(Protocol):
+    """Asks a served model benchmark tasks that are none of ours."""
+
+    def score(self, model: str, folder: Path) -> tuple[TaskScore, ...]:
+        """Return one score a task; what it writes goes to `folder`."""
         ...
 
 

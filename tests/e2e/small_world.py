@@ -258,6 +258,7 @@ class SmallWorld:
                 "samples": 2, "k": 2, "max_tokens": 48, "wall_seconds": 2.0, "cpu_seconds": 2, "sandbox_workers": 1,
             },
             "gate": {"min_problems": 8},
+            "guards": {"sets": []},
             "schedule": {"clock_offset_file": str(self.root / "clock"), "tick_seconds": 0.2},
             "watch": {"every_seconds": 0.5, "minutes": 60.0, "probes": 12, "min_calls": 24},
             "web": {"port": self.port},

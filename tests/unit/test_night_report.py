@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from fleetssd import gate
 from fleetssd.checkpoints import STAGES, Answer, Night, StageRow, VerdictRow
 from fleetssd.config import Gate
-from fleetssd.night_markdown import amount, between, markdown, plain
+from fleetssd.night_markdown import amount, between, guard_word, markdown, plain
 from fleetssd.night_report import Answered, NightReport, compose
-from tests.unit.test_gate import READINGS, evidence
+from tests.unit.test_gate import READINGS, evidence, guard
 
 NOW = datetime(2026, 11, 22, 2, tzinfo=UTC)
 TRAIN: dict[str, Any] = {
@@ -121,6 +121,30 @@ def test_the_teachers_decode_is_a_line_of_its_own() -> None:
     text = markdown(told)
     assert "Gain over the base at the teacher's decode" in text
     assert "Gain over the base at the teacher's decode" not in markdown(composed())
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ((3,), "holds within 10 pp"),
+        ((0,), "DROPPED by more than 10 pp"),
+        ((4, 4, 0), "not shown to hold within 10 pp; could show a drop of"),
+    ],
+)
+def test_guards_stand_in_the_report(counts: tuple[int, ...], words: str) -> None:
+    """Every set has its shares, its change and what became of it, in numbers and in words."""
+    told = composed(night(guards=(guard(*counts),)))
+    (shown,) = told.guards
+    assert (shown["name"], shown["items"], shown["base"]["point"]) == ("shell", 60, 0.75)
+    assert words in markdown(told)
+    assert "Guard tasks" not in markdown(composed())
+
+
+def test_what_guards_cannot_show_is_said() -> None:
+    """A base that passes nothing is no evidence, and a set of few items says what it could show."""
+    assert guard_word({"state": "blind", "margin": 0.1, "sees": 0.1}) == "the base passes none: no evidence"
+    few = guard_word({"state": "few", "margin": 0.1, "sees": 0.31})
+    assert few == "too few items for 10 pp; could show a drop of 31 pp"
 
 
 def test_an_alarm_stands_at_its_probe_with_its_bounds() -> None:

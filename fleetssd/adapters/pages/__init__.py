@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from fleetssd.adapters.pages import drawings
-from fleetssd.night_markdown import amount, between, cost_lines
+from fleetssd.night_markdown import amount, between, cost_lines, guard_word
 from fleetssd.night_report import NightReport
 
 
@@ -39,6 +39,7 @@ def render(template: str, folder: Path, **values: Any) -> str:
     )
     environment.filters["between"] = _between
     environment.filters["amount"] = amount
+    environment.filters["guard_word"] = guard_word
     return environment.get_template(template).render(**values)
 
 
