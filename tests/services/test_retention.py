@@ -38,7 +38,7 @@ def store() -> MemoryStore:
     made = MemoryStore()
     made.put_checkpoint(Checkpoint("base", "base", BASE, "s0", None, "none", 1.0, 1, NOW))
     made.put_checkpoint(Checkpoint("merged", "merged", "m:1", "s1", 1, "merged-create", 1.0, 1, NOW))
-    night = made.open_night({}, "ssd", NOW)
+    night = made.open_night({"night": 1}, "ssd", NOW)
     made.finish_stage(StageRow(night.number, "build", {"files": {"adapter": "adapter", "merged": "merged"}}, NOW, NOW))
     return made
 
