@@ -183,8 +183,25 @@ def build(plan: NightPlan, builder: Builder, base: Base, folder: Path, tau: floa
         files["merged"] = builder.merged(adapter, base.gguf, out / "merged.gguf", tau)
         retyped = builder.retyped(base.gguf, out / "merged.gguf")
     elif tau != 1.0:
-        files["baked"] = builder.baked(base.gguf, out / "baked.gguf", tau)
+        files["baked"] = _baked(plan, builder, base, folder, tau)
     return {"files": files, "tau": tau, "road": road, "retyped": retyped}
+
+
+def _baked(plan: NightPlan, builder: Builder, base: Base, folder: Path, tau: float) -> str:
+    """Bake τ into a copy of the base, once for all nights that want this one, link to it and return its sha256 (hex).
+
+    A night then costs its adapter only. A copy that is not what was noted beside it is made again.
+    """
+    kept = folder.parent / "baked" / f"{plan.base[:12]}-{tau:g}.gguf"
+    note, link = kept.with_name(f"{kept.name}.sha256"), folder / "artefact" / "baked.gguf"
+    kept.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path("../..") / "baked" / kept.name)
+    if kept.exists() and note.exists() and note.read_text(encoding="utf-8") == file_digest(kept):
+        return note.read_text(encoding="utf-8")
+    digest = builder.baked(base.gguf, kept, tau)
+    note.write_text(digest, encoding="utf-8")
+    return digest
 
 
 def seed_of(seed: int, *parts: object) -> int:

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ import pytest
 from fleetssd import gguf_header
 from fleetssd.adapters.gguf_builder import GgufBuilder, quants
 from fleetssd.errors import Corrupt, FleetError, Misconfigured, Rejected
+from fleetssd.operations import learn
 from tests.e2e import tiny
 from tests.e2e.conftest import Trained
+from tests.services.test_learn import PLAN
 
 pytestmark = pytest.mark.e2e
 
@@ -146,6 +149,28 @@ def test_a_baked_temperature_is_the_callers_temperature(tiny_model: tiny.Tiny, b
     sharp = tiny.llama_answers(baked, [{**ask, "temperature": 1.0} for ask in asked])
     assert sharp == plain[: len(asked)]
     assert sharp != plain[len(asked) :]
+
+
+def test_a_base_is_baked_once(builder: GgufBuilder, tiny_model: tiny.Tiny, trained: Trained, tmp_path: Path) -> None:
+    """Nights at one τ share one copy of the base; another τ has its own, and a damaged copy is made again."""
+    base = learn.Base(tiny_model.hf, tiny_model.f32)
+    plan = replace(PLAN, base=learn.file_digest(tiny_model.f32))
+
+    def night(number: int, tau: float) -> tuple[str, Path]:
+        folder = tmp_path / f"{number:04d}"
+        shutil.copytree(trained.folder / "adapter", folder / "train" / "adapter")
+        built = learn.build(plan, builder, base, folder, tau, "adapter-registry")
+        path = folder / "artefact" / "baked.gguf"
+        assert learn.file_digest(path) == built["files"]["baked"]
+        return built["files"]["baked"], path.resolve()
+
+    digest, kept = night(1, 0.5)
+    made = kept.stat().st_ino, kept.stat().st_mtime_ns
+    assert night(2, 0.5) == (digest, kept)
+    assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == made
+    assert night(3, 0.7)[1] != kept
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert night(4, 0.5) == (digest, kept)
 
 
 def test_baking_touches_one_tensor(tiny_model: tiny.Tiny, baked: Path) -> None:
