@@ -109,3 +109,41 @@ def test_a_rename_with_an_edit_is_followed(bare: Bare) -> None:
         text = solution(change, rules, lambda text: text).text
         got = apply_diff(before, parse_diff(text)) if kind == "diff" else apply_files(before, parse_files(text))
         assert bare.tree(got) == head
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(["new.py", "dir/ü b.py", 'q"uote']),
+    st.sets(st.integers(0, 29), max_size=8),
+    st.booleans(),
+    st.sampled_from(["", "end"]),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_any_rename_with_edits_gives_the_tree(
+    bare: Bare, name: str, edited: set[int], runs: bool, end: str, line_end: str
+) -> None:
+    """Moved, edited and made executable in one change, with either line end, in both formats."""
+    lines = [f"line {n}{line_end}" for n in range(30)]
+    after_lines = [line.upper() if n in edited else line for n, line in enumerate(lines)]
+    before = {"old.py": File("".join(lines) + end)}
+    after = {name: File("".join(after_lines) + end, EXECUTABLE if runs else "100644")}
+    base, head = bare.tree(before), bare.tree(after)
+    change = bare.change(base, head, after)
+    assert b"rename from old.py" in change.diff
+    diff = solution(change, config.Records(solution_format="diff"), str)
+    files = solution(change, config.Records(solution_format="files", test_globs=()), str)
+    assert bare.tree(apply_diff(before, parse_diff(diff.text))) == head
+    assert bare.tree(apply_files(before, parse_files(files.text))) == head
+
+
+def test_bytes_that_are_no_utf8_are_refused_in_both_formats(bare: Bare) -> None:
+    """What cannot be written as text exactly is not written at all."""
+    old, new = (bare.git("hash-object", "-w", "--stdin", data=data).decode().strip() for data in (b"A\n", b"\xe9\n"))
+    trees = []
+    for blob in (old, new):
+        (bare.path / "index.test").unlink(missing_ok=True)
+        bare.git("update-index", "-z", "--index-info", data=f"100644 {blob}\ta.txt\0".encode())
+        trees.append(bare.git("write-tree").decode().strip())
+    change = bare.change(*trees, {})
+    assert solution(change, config.Records(solution_format="diff"), str).refusals == ["not_text"]
+    assert solution(change, config.Records(solution_format="files"), str).refusals == ["format_files"]

@@ -109,3 +109,207 @@ def test_touched_names_both_ends_of_a_rename() -> None:
     text = "diff --git a/x b/y\nsimilarity index 100%\nrename from x\nrename to y\n"
     assert touched(parse_diff(text)) == ("x", "y")
     assert apply_diff({"x": File("1", EXECUTABLE)}, parse_diff(text)) == {"y": File("1", EXECUTABLE)}
+
+
+def git(*lines: str) -> str:
+    """Return lines as a diff."""
+    return "".join(f"{line}\n" for line in lines)
+
+
+DIFFS = {
+    "a rename with an edit and a mode": (
+        git(
+            "diff --git a/old.py b/new.py",
+            "old mode 100644",
+            "new mode 100755",
+            "similarity index 66%",
+            "rename from old.py",
+            "rename to new.py",
+            "index 1..2",
+            "--- a/old.py",
+            "+++ b/new.py",
+            "@@ -1,3 +1,3 @@",
+            " a",
+            "-b",
+            "+B",
+            " c",
+        ),
+        {"old.py": File("a\nb\nc\n")},
+        {"new.py": File("a\nB\nc\n", EXECUTABLE)},
+    ),
+    "a mode alone": (
+        git(
+            "diff --git a/run.sh b/run.sh",
+            "old mode 100644",
+            "new mode 100755",
+        ),
+        {"run.sh": File("x\n")},
+        {"run.sh": File("x\n", EXECUTABLE)},
+    ),
+    "a copy beside its edited source": (
+        git(
+            "diff --git a/a b/b",
+            "similarity index 100%",
+            "copy from a",
+            "copy to b",
+            "diff --git a/a b/a",
+            "index 1..2 100644",
+            "--- a/a",
+            "+++ b/a",
+            "@@ -1 +1 @@",
+            "-x",
+            "+y",
+        ),
+        {"a": File("x\n")},
+        {"a": File("y\n"), "b": File("x\n")},
+    ),
+    "no newline at the end, on either side": (
+        git(
+            "diff --git a/a b/a",
+            "index 1..2 100644",
+            "--- a/a",
+            "+++ b/a",
+            "@@ -1,2 +1,2 @@",
+            " x",
+            "-old",
+            "\\ No newline at end of file",
+            "+new",
+            "\\ No newline at end of file",
+        ),
+        {"a": File("x\nold")},
+        {"a": File("x\nnew")},
+    ),
+    "a last line without newline that stays": (
+        git(
+            "diff --git a/a b/a",
+            "index 1..2 100644",
+            "--- a/a",
+            "+++ b/a",
+            "@@ -1,2 +1,2 @@",
+            "-x",
+            "+y",
+            " end",
+            "\\ No newline at end of file",
+        ),
+        {"a": File("x\nend")},
+        {"a": File("y\nend")},
+    ),
+    "carriage returns": (
+        git(
+            "diff --git a/a b/a",
+            "index 1..2 100644",
+            "--- a/a",
+            "+++ b/a",
+            "@@ -1,2 +1,2 @@",
+            "-x\r",
+            "+y\r",
+            " z\r",
+        ),
+        {"a": File("x\r\nz\r\n")},
+        {"a": File("y\r\nz\r\n")},
+    ),
+    "an empty file that comes and one that goes": (
+        git(
+            "diff --git a/gone b/gone",
+            "deleted file mode 100644",
+            "index e69de29..0000000",
+            "diff --git a/new b/new",
+            "new file mode 100755",
+            "index 0000000..e69de29",
+        ),
+        {"gone": File("")},
+        {"new": File("", EXECUTABLE)},
+    ),
+    "a file that goes": (
+        git(
+            "diff --git a/gone b/gone",
+            "deleted file mode 100644",
+            "index 1..0",
+            "--- a/gone",
+            "+++ /dev/null",
+            "@@ -1 +0,0 @@",
+            "-x",
+        ),
+        {"gone": File("x\n"), "stays": File("y")},
+        {"stays": File("y")},
+    ),
+    "names that git quotes, and one that ends in a blank": (
+        git(
+            'diff --git "a/t\\tb\\303\\251" "b/t\\tb\\303\\251"',
+            "index 1..2 100644",
+            '--- "a/t\\tb\\303\\251"',
+            '+++ "b/t\\tb\\303\\251"',
+            "@@ -1 +1 @@",
+            "-x",
+            "+y",
+            "diff --git a/end  b/end ",
+            "index 1..2 100644",
+            "--- a/end \t",
+            "+++ b/end \t",
+            "@@ -1 +1 @@",
+            "-x",
+            "+y",
+        ),
+        {"t\tbé": File("x\n"), "end ": File("x\n")},
+        {"t\tbé": File("y\n"), "end ": File("y\n")},
+    ),
+    "a quoted name of a file that only changes its mode": (
+        git(
+            'diff --git "a/q\\"" "b/q\\""',
+            "old mode 100755",
+            "new mode 100644",
+        ),
+        {'q"': File("x", EXECUTABLE)},
+        {'q"': File("x")},
+    ),
+    "a plain diff of two files, without git's own lines": (
+        git(
+            "--- a/a",
+            "+++ b/a",
+            "@@ -0,0 +1 @@",
+            "+top",
+            "@@ -1 +2,2 @@",
+            " x",
+            "+y",
+            "--- a/b",
+            "+++ b/b",
+            "@@ -1 +1 @@",
+            "-1",
+            "+2",
+        ),
+        {"a": File("x\n"), "b": File("1\n")},
+        {"a": File("top\nx\ny\n"), "b": File("2\n")},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DIFFS)
+def test_what_git_writes_is_applied(case: str) -> None:
+    """Each kind of change that git spells in a way of its own gives the tree after it."""
+    text, before, after = DIFFS[case]
+    assert apply_diff(before, parse_diff(text)) == after
+
+
+def test_the_last_line_end_may_be_missing() -> None:
+    """A text that was cut at its very end is whole; a head without a change is a patch that changes nothing."""
+    assert parse_diff(EDIT.format(start=1)[:-1]) == parse_diff(EDIT.format(start=1))
+    twice = parse_diff("--- a/x\n+++ b/x\n" + EDIT.format(start=1))
+    assert apply_diff({"x": File("one\ntwo\n")}, twice[1:]) == {"x": File("one\nTWO\n")}
+    assert (len(twice), twice[0].hunks) == (2, ())
+
+
+def test_an_insertion_goes_behind_its_line_or_nowhere() -> None:
+    """A hunk without old lines has only its number to go by."""
+    text = "--- a/x\n+++ b/x\n@@ -{0},0 +1 @@\n+new\n"
+    assert apply_diff({"x": File("a\nb\n")}, parse_diff(text.format(1))) == {"x": File("a\nnew\nb\n")}
+    with pytest.raises(Corrupt, match="not there"):
+        apply_diff({"x": File("a\n")}, parse_diff(text.format(9)))
+
+
+def test_a_path_that_cannot_be_shown_is_quoted() -> None:
+    """Control characters, back quotes and bytes that are no text are escaped as git escapes them."""
+    wholes = (Whole("a\tb", File("x\n")), Whole("`c`\\", None), Whole("\udce9\x01", File("y")))
+    text = render_files(wholes)
+    assert '### "a\\tb"' in text
+    assert '### "\\351\\001" (no newline at the end)' in text
+    assert parse_files(text) == wholes
