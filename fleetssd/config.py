@@ -284,7 +284,7 @@ class Gate(Section):
     length_tail: float = Field(default=1.0, gt=0)
     refusal_rise: float = Field(default=0.05, ge=0)
     style_drift: float = Field(default=0.5, ge=0)
-    entropy_low: float = Field(default=0.5, ge=0)
+    entropy_low: float = Field(default=0.4, ge=0)
     entropy_high: float = Field(default=2.0, gt=1)
     guard_margin: float = Field(default=0.10, gt=0, lt=1)
     guard_items: int = Field(default=30, ge=2)

@@ -20,7 +20,7 @@ from fleetssd.recipe import NightPlan
 from fleetssd.scoring import Scores, tally
 
 GUARD_BASE, GUARD_CANDIDATE = "guards: base", "guards: candidate"
-ENTROPY_PROMPTS, ENTROPY_TOKENS = 16, 128
+ENTROPY_PROMPTS, ENTROPY_TOKENS = 32, 128
 """Answers that a token's entropy is read from, and their length: some thousand tokens in all."""
 
 
