@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from fleetssd.adapters.backends.on_mlx import ordered
 from fleetssd.adapters.backends.preflight import free_memory
 from fleetssd.adapters.backends.rows import MASKED, context, encode
 from fleetssd.errors import Corrupt, Misconfigured
-from fleetssd.placement import Found
+from fleetssd.placement import NEEDS, Found
 from fleetssd.recipe import Lora
 from fleetssd.training import Row, TrainPlan, accumulation, steps
 
@@ -146,6 +148,25 @@ def test_this_machine_tells_its_free_memory() -> None:
     assert free is not None
     assert 0 < free < 2**50
     assert free_memory("metal") is None
+
+
+def test_every_training_package_is_pinned_once() -> None:
+    """The extras name exact versions, the daemon's own list none of them, and the tests train with the same ones."""
+    root = Path(__file__).resolve().parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    named = [line.partition(";")[0].strip() for name in ("train", "unsloth", "mlx") for line in extras[name]]
+    pins = dict(line.split("==") for line in named if line != "fleetssd[train]")
+    assert {name for names in NEEDS.values() for name in names} <= {name.replace("-", "_") for name in pins}
+    assert not set(pins) & {re.split(r"[<>=~\[;]", line)[0] for line in project["dependencies"]}
+    tested = dict(
+        line.partition(";")[0].strip().split("==")
+        for line in (root / "tests" / "e2e" / "backends.txt").read_text().splitlines()
+        if not line.startswith("#")
+    )
+    both = tested.keys() & pins.keys()
+    assert "unsloth" in both
+    assert {name: tested[name] for name in both} == {name: pins[name] for name in both}
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", '{"max_position_embeddings": null}'])
