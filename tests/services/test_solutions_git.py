@@ -144,6 +144,6 @@ def test_bytes_that_are_no_utf8_are_refused_in_both_formats(bare: Bare) -> None:
         (bare.path / "index.test").unlink(missing_ok=True)
         bare.git("update-index", "-z", "--index-info", data=f"100644 {blob}\ta.txt\0".encode())
         trees.append(bare.git("write-tree").decode().strip())
-    change = bare.change(*trees, {})
+    change = bare.change(trees[0], trees[1], {})
     assert solution(change, config.Records(solution_format="diff"), str).refusals == ["not_text"]
     assert solution(change, config.Records(solution_format="files"), str).refusals == ["format_files"]

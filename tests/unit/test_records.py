@@ -12,14 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetssd import config
-from fleetssd.diffs import PullDiff
+from fleetssd.diffs import PullDiff, is_agent
 from fleetssd.gitea import IssueText, MergedPull, PullKey, PullRow
 from fleetssd.gitea_links import Link
 from fleetssd.records import (
     NEVER,
     Record,
     fingerprint,
-    is_agent,
     judged_anew,
     make_record,
     record_id,
@@ -237,6 +236,17 @@ def test_hidden_characters_are_shown() -> None:
     assert record.title == "a<U+202E>b"
     assert record.labels == ("x<U+0000>",)
     assert record.prompt.endswith("c<U+2066>d<U+D800>")
+
+
+@pytest.mark.parametrize("kind", ["diff", "files", "code"])
+def test_hidden_characters_are_seen_in_solutions(kind: str) -> None:
+    """Code keeps its carriage returns and form feeds; what reorders or hides is written out, in every format."""
+    head = "diff --git a/src/a.py b/src/a.py\nindex 1..2 100644\n--- a/src/a.py\n+++ b/src/a.py\n@@ -1 +1 @@\n"
+    line = "b\x0c \u202e\u2066\x1b[31m"
+    change = replace(CHANGE, diff=f"{head}-a\r\n+{line}\r\n".encode(), files=(("src/a.py", f"{line}\r\n"),))
+    record = make(change=change, rules=config.Records.model_validate({"solution_format": kind}))
+    assert "b\x0c <U+202E><U+2066><U+001B>[31m\r\n" in record.solution
+    assert record.state != "refused"
 
 
 CODE = config.Records(solution_format="code")
