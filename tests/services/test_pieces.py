@@ -56,6 +56,13 @@ def test_a_piece_that_fails_leaves_no_file(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"older"]
 
 
+def test_cores_are_counted_where_nobody_assigns_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system without sched_getaffinity, such as macOS, has all of its processors, and at least one."""
+    assert pieces.cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert pieces.cores() == os.cpu_count()
+
+
 def test_a_disk_that_refuses_direct_writes_gets_plain_ones(tmp_path: Path) -> None:
     """A direct write whose place in memory the kernel refuses is written through the page cache instead, all of it."""
     memory = mmap.mmap(-1, 3 * 4096)

@@ -63,8 +63,7 @@ class LlamaQuantize:
         return done
 
     def _run(self, given: Path, made: Path, kind: str) -> None:
-        threads = str(len(os.sched_getaffinity(0)))
-        command = [str(self.program), "--pure", str(given), str(made), kind, threads]
+        command = [str(self.program), "--pure", str(given), str(made), kind, str(pieces.cores())]
         try:
             ran = subprocess.run(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False

@@ -42,6 +42,11 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DIRECT = getattr(os, "O_DIRECT", 0)  # macOS has none
 
 
+def cores() -> int:
+    """Return how many processors are ours; macOS knows only how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def copied(read: Callable[[int, int], bytes], start: int, stop: int) -> Iterator[Piece]:
     """Yield pieces that copy the bytes from `start` to `stop` of another file."""
     for at in range(start, stop, PIECE):
@@ -150,7 +155,7 @@ def _put(file: int, data: memoryview, start: int) -> None:
 
 def _made(pieces: Iterable[Piece]) -> Iterator[Bytes]:
     """Yield what the pieces make, in order."""
-    threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    threads = min(cores(), _MOST_THREADS)
     waiting: deque[Future[Bytes]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="piece") as pool:
         try:
