@@ -232,10 +232,12 @@ def _half_flipped(lived: Lived, arm: Change, moment: str, folder: Path) -> Small
         world.promote()
         world.set_clock(6)
         _unload(world)  # so that the engine has something to load and the flip takes a while
+        httpx.post(f"{world.url}/embedded/faults", json={"slow_load_ms": 3000}, timeout=30)
         running = world.start_daemon()
         seen = partial(_begun if moment == "begun" else _pointed, world, served)
         left = running.kill_when(seen, moment)
         wait_until_gone(left)
+        httpx.post(f"{world.url}/embedded/faults", json={"slow_load_ms": 0}, timeout=30)
         if world.swaps() == [("flip", digest, False)]:
             return world
         world.reset_alias()
