@@ -11,6 +11,7 @@ import pytest
 
 from fleetssd import config, wiring
 from fleetssd.adapters.git_mirror import GitMirror
+from fleetssd.adapters.git_mirror.process import Repository
 from fleetssd.adapters.git_mirror.quota import Quota
 from fleetssd.adapters.gitea_http import GiteaForge
 from fleetssd.adapters.store import SqlStore
@@ -79,6 +80,31 @@ def test_a_hostile_repository_runs_nothing(ground: Ground, forge: GiteaForge, tm
     assert dict(found.files)["a.py"] == "A = 1\n"  # no eol conversion
     assert dict(found.files)["a.bin"].startswith("version https://git-lfs")
     assert b"+A = 1\n" in found.diff
+
+
+@pytest.mark.parametrize("disabled", [False, True])
+def test_only_the_files_of_the_change_are_fetched(
+    ground: Ground, forge: GiteaForge, tmp_path: Path, *, disabled: bool
+) -> None:
+    """What the change does not touch stays where it is; a server without partial clones gives everything instead."""
+    desk = ground.repository()
+    desk.git("fetch", "-q", "origin")
+    desk.commit("before", {"large.txt": "untouched\n"}, "before")
+    assert desk.merge(desk.pull("before", "no link"), "squash").status_code == 200
+    desk.git("fetch", "-q", "origin")
+    # Of a small repository everything is fetched at once, which is a request less.
+    pull = replace(merged(desk, forge, {"a.py": "A = 1\n"}), size_kb=None)
+    assert ground.server is not None
+    ground.server.state.quirks.disable_partial_clone = disabled
+    try:
+        found = one(ground, tmp_path, pull)
+    finally:
+        ground.server.state.quirks.disable_partial_clone = False
+    assert dict(found.files) == {"a.py": "A = 1\n"}
+    bare = Repository(tmp_path / "mirrors" / f"{pull.key.repository_id}.git", {})
+    objects = bare.read("cat-file", "--batch-all-objects", "--batch-check=%(objectname)")
+    untouched = desk.git("rev-parse", "origin/main:large.txt")
+    assert (untouched.encode() in objects) is disabled
 
 
 def test_a_submodule_is_not_fetched(ground: Ground, forge: GiteaForge, tmp_path: Path) -> None:
