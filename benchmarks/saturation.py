@@ -157,12 +157,13 @@ def evaluate(
     served: OllamaEngine, store: SqlStore, sandbox: BubblewrapSandbox, arms: Sequence[Arm], problems: Sequence[Problem]
 ) -> tuple[int, float]:
     """Run the night's evaluation to its last grade; return tokens and seconds."""
-    tokens = 0
+    tokens, asked = 0, 0.0
     complete = served.complete
 
     def counting(*arguments: Any) -> Any:
-        nonlocal tokens
+        nonlocal tokens, asked
         found = complete(*arguments)
+        asked = time.perf_counter() - began
         tokens += sum(each.tokens for each in found)
         return found
 
@@ -170,7 +171,9 @@ def evaluate(
     try:
         began = time.perf_counter()
         Examiner(1, SEED, store, served, sandbox, lambda *_: None).examine(arms, problems)
-        return tokens, time.perf_counter() - began
+        whole = time.perf_counter() - began
+        print(f"  the engine answered for {asked:.1f} s of {whole:.1f} s; the rest is the last grades")
+        return tokens, whole
     finally:
         served.complete = complete  # type: ignore[method-assign]
 
