@@ -5,7 +5,7 @@ that the updates were the same. Both are alive at once and take turns: every `--
 other goes on, and each is timed by its own running time, so that a neighbour that comes and goes slows both alike.
 Processor seconds stand beside the wall clock. Run it on a machine that does nothing else:
 
-    python benchmarks/train_overhead.py              # about 9 minutes on one core
+    python benchmarks/train_overhead.py              # about a quarter of an hour on one core
     python benchmarks/train_overhead.py --short      # does it run?
 """
 
@@ -218,6 +218,13 @@ class Side:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
+    def end(self) -> None:
+        """Leave nothing behind that is stopped for ever."""
+        if self.process.returncode is None:
+            for pid in [*tree(self.process.pid)]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
     def turn(self, seconds: float) -> bool:
         """Run for so long; tell whether it has ended, and then what it took."""
         until = time.perf_counter() + seconds
@@ -260,12 +267,16 @@ def race(folder: Path, inputs: dict[str, list[Path]], seconds: float, first: str
     bare_.pause()
     bare_.spent = 0.0
     waiting = [ours_, bare_] if first == "ours" else [bare_, ours_]
-    while waiting:
-        side = waiting.pop(0)
-        side.go_on()
-        if not side.turn(seconds):
-            side.pause()
-            waiting.append(side)
+    try:
+        while waiting:
+            side = waiting.pop(0)
+            side.go_on()
+            if not side.turn(seconds):
+                side.pause()
+                waiting.append(side)
+    finally:
+        for side in (ours_, bare_):
+            side.end()
     ours_.cpu -= ours_.said["ready"]["cpu"]
     return {"ours": ours_, "bare": bare_}
 
@@ -390,6 +401,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.short:
         options.steps, options.rounds, options.hidden, options.layers = 24, 1, 64, 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(compare(options, Path(folder))))
     return None
