@@ -151,7 +151,7 @@ def test_every_family_has_a_reference() -> None:
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_an_adapter_equals_the_converters(name: str, tmp_path: Path) -> None:
-    """Names, shapes, types and bytes of all tensors, and every key a reader needs, are what llama.cpp's converter wrote."""
+    """Names, shapes, types and bytes of all tensors, and the keys that readers need, are the converter's."""
     reference = gguf.GGUFReader(SAMPLES / name / "reference.gguf")
     base_of(tmp_path / "base.gguf", reference)
     GgufBuilder().adapter(SAMPLES / name, tmp_path / "base.gguf", tmp_path / "out.gguf")
