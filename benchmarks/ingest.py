@@ -4,7 +4,9 @@ The forge is the embedded one, over real git: 200 repositories with 5 merged pul
 repository after the other, reads each pull request with its own requests and clones the repository anew for each of
 its diffs; it does a sample of the repositories and its time is scaled to all. Both write what they read.
 
-usage: python -m benchmarks.ingest [--repositories 200] [--pulls 5] [--sample 10]
+What a backfill holds is measured by `benchmarks.ingest_memory`, which this one runs too.
+
+usage: python -m benchmarks.ingest [--repositories 200] [--pulls 5] [--sample 10] [--history 1500]
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import argparse
 import base64
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,11 +26,13 @@ from typing import Any
 
 import httpx
 
+from benchmarks import ingest_memory
 from fleetssd import wiring
 from fleetssd.config import Settings, parse
 from fleetssd.operations.ingest import PollSummary, poll_once
 
 GOAL = 5.0
+FLAT = ingest_memory.GOAL
 ROOT = Path(__file__).parents[1]
 
 
@@ -175,22 +178,17 @@ def _naive_pull(client: httpx.Client, api: str, number: int, clone: str, url: st
         (work / f"{api.rpartition('/')[2]}-{number}.diff").write_bytes(diff)
 
 
-def memory() -> float:
-    """Return the most megabytes this process ever held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def main() -> int:
     """Fill a forge, measure, and print one JSON object last."""
     options = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    for name, value in (("repositories", 200), ("pulls", 5), ("sample", 10)):
+    for name, value in (("repositories", 200), ("pulls", 5), ("sample", 10), ("history", 1500)):
         options.add_argument(f"--{name}", type=int, default=value)
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        return measure(Path(folder), given.repositories, given.pulls, given.sample)
+        return measure(Path(folder), given.repositories, given.pulls, given.sample, given.history)
 
 
-def measure(folder: Path, repositories: int, pulls: int, sample: int) -> int:
+def measure(folder: Path, repositories: int, pulls: int, sample: int, history: int) -> int:
     """Measure in a folder."""
     (folder / "work").mkdir()
     with forge(folder / "forge") as url:
@@ -204,16 +202,17 @@ def measure(folder: Path, repositories: int, pulls: int, sample: int) -> int:
         settings = parse({**where, "fleet": {"agents": ["agent-*"], "repositories": ["fleet/*"]}})
         names = [f"r{number:03}" for number in range(0, repositories, max(1, repositories // sample))][:sample]
         _warm(settings, folder)
-        before = memory()
         summary, seconds, requests = ingest(settings)
-        grown = memory() - before
         _, _, quiet = ingest(settings)
         slow = naive(url, secret.read_text().strip(), folder / "work", names) * repositories / len(names)
-    print(f"backfill: {summary.read} pull requests in {seconds:.1f} s, {requests} requests, {grown:.1f} MB more memory")
+    print(f"backfill: {summary.read} pull requests in {seconds:.1f} s, {requests} requests")
     print(f"naive client: {slow:.1f} s, scaled from {len(names)} of {repositories} repositories")
+    small, large = ingest_memory.growth(history)
+    flat = large / small
+    print(f"memory: {small:.0f} MB at most for {history} merges, {large:.0f} MB for {history * ingest_memory.TIMES}")
     taken = summary.train + summary.held_out
     ratio = slow / seconds
-    holds = ratio >= GOAL and quiet == 1 and summary.read == repositories * pulls
+    holds = ratio >= GOAL and flat <= FLAT and quiet == 1 and summary.read == repositories * pulls
     print(
         f"records: {taken} taken, {summary.refused} refused, {summary.failed} failed; quiet cycle: {quiet} request(s)"
     )
@@ -221,7 +220,12 @@ def measure(folder: Path, repositories: int, pulls: int, sample: int) -> int:
     line = {"claim": claim, "value": round(ratio, 2), "goal": GOAL, "holds": holds}
     print(
         json.dumps(
-            {**line, "peer": "one repository at a time, a clone for each pull request", "memory_mb": round(grown, 1)}
+            {
+                **line,
+                "peer": "one repository at a time, a clone for each pull request",
+                "requests_per_quiet_cycle": quiet,
+                "memory_of_4x_history": round(flat, 3),
+            }
         )
     )
     return 0 if holds else 1

@@ -285,6 +285,10 @@ class MemoryStore:
         found = [record for record in self.by_id.values() if state in (None, record.state)]
         return sorted(found, key=lambda record: (-record.merged_at.timestamp(), record.id))
 
+    def held_out_ids(self) -> list[str]:
+        """Return what may examine."""
+        return [record.id for record in self.records("held_out") if record.id in self.settled]
+
     def records_after(self, record: str, limit: int, state: str | None = None) -> list[Record]:
         """Return the next records."""
         return sorted((r for r in self.records(state) if r.id > record), key=lambda found: found.id)[:limit]

@@ -18,7 +18,6 @@ from fleetssd.operations.posing import pose
 from fleetssd.ports import Engine, Grounds, Progress, Prompt, Sandbox, Store
 from fleetssd.problems import Problem
 from fleetssd.recipe import Sampling
-from fleetssd.records import Record
 from fleetssd.scoring import tally
 from fleetssd.serving import served
 
@@ -43,8 +42,8 @@ def compare(
     Temperatures are effective ones: of a baked checkpoint T/τ is asked. Raises Misconfigured where fewer than
     `issues` held-out issues have tests, and what the engine and the sandbox raise.
     """
-    records, judged = choose(settings, store.records("held_out"), issues, executed(store.admissions()))
-    problems = [pose(record, settings, grounds) for record in records]
+    chosen, judged = choose(settings, store.held_out_ids(), issues, executed(store.admissions()))
+    problems = [pose(record, settings, grounds) for record in store.records_by_id(chosen)]
     checkpoint = served(store.swaps(), store.checkpoints())
     tau = checkpoint.tau if checkpoint is not None else 1.0
     decode = production_decode(settings)
@@ -63,14 +62,14 @@ def compare(
 
 
 def choose(
-    settings: Settings, records: Sequence[Record], issues: int, admitted: Collection[str]
-) -> tuple[list[Record], int]:
-    """Return the issues to ask, and how many of them judge nights too.
+    settings: Settings, held_out: Sequence[str], issues: int, admitted: Collection[str]
+) -> tuple[list[str], int]:
+    """Return the ids of the records to ask, and how many of them judge nights too.
 
     Those that only choose a temperature come first, all of them; judges fill up to `issues`, since each look at them
     wears them a little. Raises Misconfigured where there are too few.
     """
-    tune, judge = parted(settings, records, admitted)
+    tune, judge = parted(settings, held_out, admitted)
     filled = judge[: max(0, issues - len(tune))]
     if len(tune) + len(filled) < issues:
         raise Misconfigured(

@@ -1,4 +1,4 @@
-"""Read batches of pull requests ahead of whoever files them: the forge's API, then git, each with its own threads."""
+"""Read batches of pull requests ahead of whoever files them: first by the forge's API, then by git."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from fleetssd.operations.reading import Failure, Look, Read, Reader
 from fleetssd.ports import Forge
 from fleetssd.records import refusals_of_row, watched
 
-READERS, MIRRORS = 2, 2
+IN_FLIGHT = 2
+"""Threads that ask the forge, by its API or by git: so many requests are under way at once, and no more."""
 AHEAD = 4
 """Batches read ahead of the one that is filed; no more than that, so that memory stays flat."""
 
@@ -58,11 +59,10 @@ def fetch(reader: Reader, looks: Sequence[Look], found: Sequence[Read | Failure]
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Reads through two pools of threads."""
+    """Reads through a pool of threads."""
 
     reader: Reader
-    readers: ThreadPoolExecutor
-    mirrors: ThreadPoolExecutor
+    threads: ThreadPoolExecutor
 
     def through(self, batches: Sequence[Sequence[Look]]) -> Generator[Batch, None, None]:
         """Yield each batch in order, a few of the next ones on their way; none of them where it is closed."""
@@ -78,5 +78,6 @@ class Pipeline:
                 future.cancel()
 
     def _start(self, looks: Sequence[Look]) -> Future[Batch]:
-        reading = [self.readers.submit(self.reader.read, look) for look in looks]
-        return self.mirrors.submit(lambda: fetch(self.reader, looks, [future.result() for future in reading]))
+        reading = [self.threads.submit(self.reader.read, look) for look in looks]
+        # These are all started before it, so that it never waits for what waits for a thread.
+        return self.threads.submit(lambda: fetch(self.reader, looks, [future.result() for future in reading]))

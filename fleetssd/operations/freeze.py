@@ -12,11 +12,7 @@ from fleetssd.config import Settings
 from fleetssd.errors import Misconfigured
 from fleetssd.ports import Engine, Store
 from fleetssd.recipe import ORDERS, Lora, NightPlan, Sampling
-from fleetssd.records import Record
 from fleetssd.status import served
-
-UNSETTLED = 10_000
-"""More than one poll leaves; the judge looks for what leaks all the same."""
 
 
 def freeze(settings: Settings, store: Store, engine: Engine, now: datetime) -> Night:
@@ -28,7 +24,7 @@ def freeze(settings: Settings, store: Store, engine: Engine, now: datetime) -> N
     store.put_checkpoint(base)
     incumbent = served(store.swaps(), store.checkpoints()) or base
     train = _train_ids(settings, store)
-    tune, held_out = _split_held_out(settings, _weighed(store), executed(store.admissions()))
+    tune, held_out = _split_held_out(settings, store.held_out_ids(), executed(store.admissions()))
     number = max((night.number for night in store.nights()), default=0) + 1
     plan = NightPlan(
         night=number,
@@ -118,18 +114,11 @@ def _train_ids(settings: Settings, store: Store) -> tuple[str, ...]:
     return tuple(kept[: settings.recipe.prompts])
 
 
-def _weighed(store: Store) -> list[Record]:
-    """Return the held-out records, without those whose twins were not looked for among what teaches yet."""
-    found = store.records("held_out")
-    waiting = {record.id for record in store.unsettled(UNSETTLED)}
-    return [record for record in found if record.id not in waiting]
-
-
 def _split_held_out(
-    settings: Settings, records: Sequence[Record], admitted: Collection[str]
+    settings: Settings, held_out: Sequence[str], admitted: Collection[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the ids of the records that choose a temperature tonight, and of those that judge."""
-    tune, judge = parted(settings, records, admitted)
+    tune, judge = parted(settings, held_out, admitted)
     judge = judge[: settings.evaluation.max_problems]
     if len(judge) < settings.gate.min_problems or not tune:
         raise Misconfigured(
@@ -138,18 +127,16 @@ def _split_held_out(
             hint="`fleetssd heldout show` says why others were refused. Let the fleet merge more work with tests, or "
             "raise records.held_out_share before the first poll.",
         )
-    return tuple(sorted(record.id for record in tune)), tuple(record.id for record in judge)
+    return tuple(sorted(tune)), tuple(judge)
 
 
-def parted(
-    settings: Settings, records: Sequence[Record], admitted: Collection[str]
-) -> tuple[list[Record], list[Record]]:
-    """Part the admitted held-out records into (tune, judge) by a keyed hash, so that a record never changes sides."""
-    usable = [record for record in records if record.id in admitted]
+def parted(settings: Settings, held_out: Sequence[str], admitted: Collection[str]) -> tuple[list[str], list[str]]:
+    """Part the ids of admitted held-out records into (tune, judge) by a keyed hash: no record ever changes sides."""
+    usable = [record for record in held_out if record in admitted]
     key = settings.records.split_key
 
-    def draw(record: Record, purpose: str) -> float:
-        return int.from_bytes(hashlib.sha256(f"{key}:{purpose}:{record.id}".encode()).digest()[:8]) / 2**64
+    def draw(record: str, purpose: str) -> float:
+        return int.from_bytes(hashlib.sha256(f"{key}:{purpose}:{record}".encode()).digest()[:8]) / 2**64
 
     tune = [record for record in usable if draw(record, "tune") < settings.evaluation.tune_share]
     judge = [record for record in usable if draw(record, "tune") >= settings.evaluation.tune_share]

@@ -14,7 +14,7 @@ from fleetssd.config import Settings
 from fleetssd.diffs import PullDiff, is_agent
 from fleetssd.errors import FleetError, Misconfigured
 from fleetssd.gitea import MergedPull, PullKey, PullRow, row_of, unread, unread_due, unread_times
-from fleetssd.operations.fetching import MIRRORS, READERS, Batch, Pipeline, fetch, hints
+from fleetssd.operations.fetching import IN_FLIGHT, Batch, Pipeline, fetch, hints
 from fleetssd.operations.marks import Marks
 from fleetssd.operations.reading import Look, Read, Reader
 from fleetssd.operations.sides import settle_new
@@ -282,9 +282,8 @@ class _Poll:
             group[start : start + BATCH] for group in by_repository.values() for start in range(0, len(group), BATCH)
         ]
         with (
-            ThreadPoolExecutor(READERS, "forge") as readers,
-            ThreadPoolExecutor(MIRRORS, "git") as mirrors,
-            closing(Pipeline(self.reader, readers, mirrors).through(batches)) as line,
+            ThreadPoolExecutor(IN_FLIGHT, "forge") as threads,
+            closing(Pipeline(self.reader, threads).through(batches)) as line,
         ):
             for batch in line:
                 self.progress(done, total, "pull requests")

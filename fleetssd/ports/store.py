@@ -75,6 +75,10 @@ class Store(Protocol):
         """Return the records, newest merge first."""
         ...
 
+    def held_out_ids(self) -> list[str]:
+        """Return the ids of the held-out records that were weighed against what teaches, newest merge first."""
+        ...
+
     def records_after(self, record: str, limit: int, state: str | None = None) -> list[Record]:
         """Return the next records in the order of their ids; the empty id comes before all."""
         ...

@@ -211,6 +211,15 @@ def test_records_come_in_pieces(store: Store) -> None:
     assert store.records_after("r4", 9) == []
 
 
+def test_only_settled_held_out_records_may_examine(store: Store) -> None:
+    """Newest merge first; what was not weighed against the others yet waits."""
+    (first,), (second,) = file(store, 1, state="held_out"), file(store, 2, state="held_out", split_keys=("7#9",))
+    file(store, 3)
+    assert store.held_out_ids() == []
+    store.settle([first, second, *store.records("train")], NOW)
+    assert store.held_out_ids() == ["r2", "r1"]
+
+
 def test_claims_add_up(store: Store) -> None:
     """What reverts say of a repository is one claim; said twice it is the same."""
     one, two = Claim(7, frozenset({"ab" * 20}), frozenset({3})), Claim(7, frozenset(), frozenset({3, 4}))

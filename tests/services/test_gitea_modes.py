@@ -37,6 +37,7 @@ class World:
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         self.rows, self.moved, self.closed = rows, dict[str, str](), dict[str, int]()
         self.asked: list[str] = []
+        self.status = 301
 
     def __call__(self, path: str, query: dict[str, str]) -> Answer:
         """Answer a request."""
@@ -60,7 +61,7 @@ class World:
         _, _, owner, name, *rest = path.split("/")
         now = self.moved.get(f"{owner}/{name}")
         if now:
-            return Answer(301, b"moved", {"Location": f"/api/v1/repos/{'/'.join([now, *rest])}"})
+            return Answer(self.status, b"moved", {"Location": f"/api/v1/repos/{'/'.join([now, *rest])}"})
         if not rest:
             return Answer(body={"id": ident(f"{owner}/{name}"), "full_name": f"{owner}/{name}"})
         who = query.get("created_by")
@@ -178,6 +179,20 @@ def test_a_renamed_repository_is_asked_under_its_new_name(opened: Open) -> None:
     world.asked.clear()
     swept(forge)
     assert world.asked == ["/repos/fleet/new/issues?agent-1"]
+
+
+@pytest.mark.parametrize("status", [301, 307])
+def test_a_repository_is_known_under_other_names(opened: Open, status: int) -> None:
+    """By a name that the settings still have, or by one that a record still has; a stranger is asked about once."""
+    world = World([row(1, "fleet/new")])
+    world.moved, world.status = {"fleet/old": "fleet/new"}, status
+    forge = opened(world, "fleet/old", mode="search")
+    assert forge.follows(ident("fleet/new"), "fleet/new")
+    assert not forge.follows(ident("people/x"), "people/x")
+    world.asked.clear()
+    assert not forge.follows(ident("people/x"), "people/x")
+    assert world.asked == []
+    assert opened(world, "fleet/new").follows(ident("fleet/new"), "fleet/old")
 
 
 @pytest.mark.parametrize("closed", [{}, {"/orgs/": 404}, {"/orgs/": 403}])

@@ -267,3 +267,32 @@ def test_comments_older_than_the_pull_request_can_be_shown(store: SqlStore) -> N
     poll(store, forge, settings=shown)
     assert known(store)[1].prompt.endswith("Comment by maintainer:\n\nmind the gap")
     assert "42" not in known(store)[1].prompt
+
+
+def test_a_renamed_repository_is_followed(store: SqlStore) -> None:
+    """Named exactly in the settings and renamed since, it teaches on under its id, and the poll says so."""
+    forge = FakeForge(followed={"fleet/new"})
+    forge.merge(1, repository="fleet/new")
+    forge.merge(2, repository="fleet/other")
+    summary = poll(store, forge, settings=settings(repositories=["fleet/old"]))
+    assert {n: record.reasons for n, record in known(store).items()} == {1: (), 2: ("repository_not_watched",)}
+    assert [gap.split()[0] for gap in summary.gaps] == ["fleet/new"]
+
+
+def test_a_delivery_of_a_renamed_repository_is_read(store: SqlStore) -> None:
+    """A hint that names it as it was is read, and judged by the name that it has."""
+    forge = FakeForge(followed={"fleet/new"})
+    forge.merge(1, repository="fleet/new")
+    forge.rows.clear()
+    store.add_delivery(hint(1), START)
+    poll(store, forge, settings=settings(repositories=["fleet/a"]))
+    assert known(store)[1].reasons == ()
+
+
+def test_settings_may_follow_a_rename(store: SqlStore) -> None:
+    """Where the settings are given a repository's new name, what was taken under the old one stays."""
+    forge, _ = taken(store)
+    before = known(store)
+    forge.followed = {"fleet/a"}
+    poll(store, forge, settings=settings(repositories=["fleet/new"]))
+    assert known(store) == before

@@ -25,6 +25,7 @@ KINDS = (
 )  # fmt: skip
 STEPS = st.tuples(st.sampled_from(KINDS), st.integers(1, 3))
 STORIES = st.lists(STEPS, min_size=10, max_size=40)
+WINDOWS = st.integers(1, 4)
 LATEST = timedelta(seconds=100)
 PUSHED = "e"
 
@@ -32,8 +33,8 @@ PUSHED = "e"
 class Story:
     """A forge, a store, and the steps that happen to them; every step takes some seconds."""
 
-    def __init__(self, store: Any) -> None:
-        self.store, self.forge, self.mirror, self.hints = store, FakeForge(), FakeMirror(), 0
+    def __init__(self, store: Any, window: int) -> None:
+        self.store, self.forge, self.mirror, self.hints = store, FakeForge(window=window), FakeMirror(), 0
         self.late: dict[int, datetime] = {}
 
     def step(self, what: str, number: int) -> None:
@@ -130,7 +131,7 @@ def known(store: Any) -> list[Any]:
 
 def whole(story: Story, fresh: Callable[[], Any]) -> list[Any]:
     """Return what one undisturbed poll of the same forge files."""
-    store = fresh()
+    store, story.forge.window = fresh(), 1000
     try:
         poll(store, story.forge, story.mirror)
         return known(store)
@@ -139,10 +140,10 @@ def whole(story: Story, fresh: Callable[[], Any]) -> list[Any]:
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(STORIES)
-def test_every_order_ends_in_the_same_records(steps: list[tuple[str, int]]) -> None:
-    """What was disturbed in every way is what one quiet backfill files."""
-    story = Story(MemoryStore())
+@given(STORIES, WINDOWS)
+def test_every_order_ends_in_the_same_records(steps: list[tuple[str, int]], window: int) -> None:
+    """What was disturbed in every way, window by window, is what one quiet backfill files."""
+    story = Story(MemoryStore(), window)
     for what, number in steps:
         event(what)
         story.step(what, number)
@@ -150,8 +151,10 @@ def test_every_order_ends_in_the_same_records(steps: list[tuple[str, int]]) -> N
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
-@given(steps=STORIES)
-def test_every_order_ends_in_the_same_records_in_a_database(tmp_path: Path, steps: list[tuple[str, int]]) -> None:
+@given(steps=STORIES, window=WINDOWS)
+def test_every_order_ends_in_the_same_records_in_a_database(
+    tmp_path: Path, steps: list[tuple[str, int]], window: int
+) -> None:
     """The same with real transactions."""
     made = iter(range(10**6))
 
@@ -162,7 +165,7 @@ def test_every_order_ends_in_the_same_records_in_a_database(tmp_path: Path, step
 
     for old in tmp_path.glob("*.sqlite3*"):
         old.unlink()
-    story = Story(fresh())
+    story = Story(fresh(), window)
     try:
         for what, number in steps:
             story.step(what, number)

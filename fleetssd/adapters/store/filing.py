@@ -63,6 +63,13 @@ class Filing(Database):
         with self.reading() as session:
             return [_record(row) for row in session.exec(query)]
 
+    def held_out_ids(self) -> list[str]:
+        """Return the ids of the held-out records that were weighed against what teaches, newest merge first."""
+        table = tables.Records
+        query = select(table.id).where(table.state == "held_out", col(table.settled).is_(True))
+        with self.reading() as session:
+            return list(session.exec(query.order_by(col(table.merged_at).desc(), col(table.id))))
+
     def records_after(self, record: str, limit: int, state: str | None = None) -> list[Record]:
         """Return the next records in the order of their ids; the empty id comes before all."""
         table = tables.Records
