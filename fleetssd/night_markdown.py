@@ -64,7 +64,7 @@ def guard_word(guard: Mapping[str, Any]) -> str:
         "drop": f"DROPPED by more than {margin}",
         "open": f"not shown to hold within {margin}; {sees}",
         "few": f"too few items for {margin}; {sees}",
-        "blind": "the base passes none: no evidence",
+        "blind": "no evidence: the base passes too little",
     }
     return words[guard["state"]]
 

@@ -21,8 +21,8 @@ class Guard:
     `change` is candidate minus base with its interval at 1 - 2 alpha, so that each end is a one-sided bound at alpha.
     `sees` is the smallest drop that so many items could have shown with 80 % power. The state is `holds` where the
     lower end stays within the margin, `drop` where a fall beyond it is shown, `open` where neither is, `few` where
-    the set is too small to be held to the margin, and `blind` where the base itself passes nothing. `sentence` says so
-    in words.
+    the set is too small to be held to the margin, and `blind` where the base itself passes too little to fall by more
+    than the margin. `sentence` says so in words.
     """
 
     name: str
@@ -68,13 +68,13 @@ def weigh_shares(
 
 def _guard(name: str, base: Estimate, candidate: Estimate, change: Estimate, sees: float, policy: Policy) -> Guard:
     state = _state(base, change, policy)
-    sentence = f"guard {name} {_said(state, change, policy.guard_margin, sees)}"
+    sentence = f"guard {name} {_said(state, base.point, change, policy.guard_margin, sees)}"
     return Guard(name, state, base, candidate, change, policy.guard_margin, sees, sentence)
 
 
 def _state(base: Estimate, change: Estimate, policy: Policy) -> State:
     margin = policy.guard_margin + _SLACK
-    if base.point == 0.0:
+    if base.point <= margin:
         return "blind"
     if change.point < -margin and change.high < 0.0:
         return "drop"
@@ -87,9 +87,9 @@ def _around(middle: float, error: float, z: float, level: float, items: int) -> 
     return Estimate(middle, middle - z * error, middle + z * error, level, items)
 
 
-def _said(state: State, change: Estimate, margin: float, sees: float) -> str:
+def _said(state: State, base: float, change: Estimate, margin: float, sees: float) -> str:
     if state == "blind":
-        return f"shows nothing: the base passes none of its {change.problems} items"
+        return f"shows nothing: the base passes {100 * base:.1f} %, which cannot fall by {100 * margin:.1f} pp"
     ends = f"{100 * change.low:+.1f}, {100 * change.high:+.1f}"
     moved = f"moved by {100 * change.point:+.1f} pp ({100 * change.level:.4g} % interval {ends})"
     allowed, seen = f"the margin of {100 * margin:.1f} pp", f"a drop of {100 * sees:.1f} pp"

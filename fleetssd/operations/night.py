@@ -148,17 +148,24 @@ def _build(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
 
 
 def _tune(shop: Workshop, plan: NightPlan) -> float:
-    """Return the base's best temperature of the grid, measured on issues that the gate never judges."""
+    """Return the base's best temperature of the grid, measured on issues that the gate never judges.
+
+    The production temperature stands for election too, by what was asked before the night: a tuned base below the
+    base would sell as skill what is none. But where a temperature is to be baked in, the grid says which.
+    """
     model = shop.settings.engine.base_model
     grid = [(t, Arm(tuning(t), model, pinned(plan.decode, t), TUNE_SAMPLES)) for t in plan.tau_grid]
     with shop.sandbox() as sandbox:
         _examiner(shop, plan, sandbox).examine([arm for _, arm in grid], _problems(shop, plan.tune))
 
-    def score(arm: Arm) -> float:
-        rows = [(a.problem, a.passed, a.fault) for a in shop.store.answers(plan.night, arm.name)]
+    def score(arm: str) -> float:
+        rows = [(a.problem, a.passed, a.fault) for a in shop.store.answers(plan.night, arm)]
         return float(pass_at_k(tally(rows, voids_pass=False), 1).mean())
 
-    return max(grid, key=lambda item: score(item[1]))[0]
+    named = {arm.name: temperature for temperature, arm in grid}
+    if plan.manage != "bake":
+        named[outlook.BEFORE] = plan.decode.temperature
+    return named[max(named, key=score)]
 
 
 def _install(shop: Workshop, plan: NightPlan) -> dict[str, Any]:

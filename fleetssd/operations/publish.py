@@ -14,6 +14,7 @@ from fleetssd.errors import Rejected
 from fleetssd.night_markdown import markdown
 from fleetssd.night_report import Answered, NightReport, compose
 from fleetssd.operations.evaluate import BASE, CANDIDATE, INCUMBENT, PROBED, tuning
+from fleetssd.operations.outlook import BEFORE
 from fleetssd.ports import Store
 from fleetssd.recipe import NightPlan
 
@@ -55,7 +56,8 @@ def _answered(store: Store, night: Night) -> Answered:
         incumbent=base if plan.incumbent == plan.base else store.answers(number, INCUMBENT),
         candidate=candidate,
         probed=candidate if night.verdict.evidence.get("tau", 1.0) == 1.0 else store.answers(number, PROBED),
-        tune={temperature: store.answers(number, tuning(temperature)) for temperature in plan.tau_grid},
+        tune={plan.decode.temperature: store.answers(number, BEFORE)}
+        | {temperature: store.answers(number, tuning(temperature)) for temperature in plan.tau_grid},
         names={record.id: f"{record.repository} {record.pull}" for record in store.records_by_id(plan.held_out)},
     )
 

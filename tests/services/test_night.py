@@ -22,6 +22,7 @@ from fleetssd.operations.audit import ReadFolders, refuse_callers
 from fleetssd.operations.evaluate import BASE, CANDIDATE, INCUMBENT, PROBED, TUNED
 from fleetssd.operations.learn import CHUNK
 from fleetssd.operations.night import Workshop, run_night, tonight
+from fleetssd.operations.publish import read_night
 from fleetssd.ports import Completion, Prompt
 from fleetssd.records import Record
 from tests.fakes import (
@@ -305,6 +306,24 @@ def test_the_best_temperature_is_chosen_on_issues_that_the_gate_never_sees(scene
     assert tuned == set(plan["tune"])
     assert judged == set(plan["held_out"])
     assert not tuned & judged
+
+
+def test_the_production_temperature_stands_for_election_too(scene: Scene) -> None:
+    """Where no temperature of the grid is as good, the tuned base is the base as it is, and the report shows both."""
+    complete = scene.engine.complete
+
+    def spied(model: str, prompts: Any, sampling: Any, progress: Any) -> list[Completion]:
+        done = complete(model, prompts, sampling, progress)
+        cool = sampling.temperature in (0.2, 0.7)
+        return [Completion(f"wrong {n}", "stop", 1) for n, _ in enumerate(done)] if cool else done
+
+    scene.engine.complete = spied  # type: ignore[method-assign]
+    verdict = scene.run(decode={"tau_grid": [0.2, 0.7]}, evaluation={"teacher_decode": False}).verdict
+    assert verdict is not None
+    assert verdict.evidence["tuned_temperature"] == 1.0
+    assert verdict.evidence["splits"][0]["decoding"]["point"] == 0.0
+    grid = read_night(scene.store, 1).by_temperature
+    assert [(point["temperature"], point["chosen"]) for point in grid] == [(0.2, False), (0.7, False), (1.0, True)]
 
 
 @pytest.mark.parametrize("change", ["issue", "prompt"])

@@ -141,8 +141,8 @@ def test_guards_stand_in_the_report(counts: tuple[int, ...], words: str) -> None
 
 
 def test_what_guards_cannot_show_is_said() -> None:
-    """A base that passes nothing is no evidence, and a set of few items says what it could show."""
-    assert guard_word({"state": "blind", "margin": 0.1, "sees": 0.1}) == "the base passes none: no evidence"
+    """A base that passes next to nothing is no evidence, and a set of few items says what it could show."""
+    assert guard_word({"state": "blind", "margin": 0.1, "sees": 0.1}) == "no evidence: the base passes too little"
     few = guard_word({"state": "few", "margin": 0.1, "sees": 0.31})
     assert few == "too few items for 10 pp; could show a drop of 31 pp"
 

@@ -55,7 +55,14 @@ def test_a_base_that_passes_nothing_shows_nothing() -> None:
     for candidate in (arm(0), arm(1)):
         found = weigh("shell", arm(0), candidate, Gate())
         assert found.state == "blind"
-        assert found.sentence == "guard shell shows nothing: the base passes none of its 60 items"
+        assert found.sentence == "guard shell shows nothing: the base passes 0.0 %, which cannot fall by 10.0 pp"
+
+
+def test_what_is_less_than_the_margin_cannot_be_held_to_it() -> None:
+    """A base that passes 8 % could lose all of it within a margin of 10 pp: that is no proof of anything."""
+    few = arm(*(4,) * 5, *(0,) * 55)
+    assert weigh("shell", few, few, Gate()).state == "blind"
+    assert weigh("shell", few, few, Gate(guard_margin=0.05)).state == "holds"
 
 
 def test_too_few_items_are_not_held_to_the_margin_but_still_show_harm() -> None:
