@@ -149,6 +149,12 @@ def _notes(evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> Sequence[str
         notes.append("The evaluation could stop early: the e-value decides, the intervals only describe.")
     if evidence.get("tau", 1.0) != 1.0:
         notes.append(f"A temperature of {evidence['tau']:g} is baked into the candidate's weights.")
+    if beside := evidence.get("reference"):
+        shares = " and ".join(f"the {name} in {100 * beside[name]['point']:.1f} %" for name in ("base", "candidate"))
+        notes.append(
+            f"Weaker evidence, which decides nothing: on {beside['problems']} issues without tests {shares} of its "
+            "answers writes the merged change itself."
+        )
     if evidence.get("over_teacher"):
         decode = ", ".join(f"{name} {plan['sampling'][name]:g}" for name in ("temperature", "top_k", "top_p"))
         notes.append(f"Teacher decode: the base at {decode}, in the order in which the engine applies them.")

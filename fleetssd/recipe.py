@@ -67,7 +67,8 @@ class NightPlan:
     `train` are record ids; `held_out` are the ids the gate judges; `tune` is the slice of held-out that only
     chooses a temperature and that the gate never sees. `incumbent` and `base` are artefact digests;
     every arm answers an issue `samples` times, from which pass@1 and pass@`k` are estimated. `teacher` asks the base
-    at the decode of the training samples too.
+    at the decode of the training samples too. `references` are held-out records without tests, which are asked and
+    which no gate reads.
     """
 
     night: int
@@ -89,6 +90,7 @@ class NightPlan:
     incumbent_model: str
     incumbent_tau: float
     teacher: bool = False
+    references: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain mapping; `from_json` is its inverse."""
@@ -101,8 +103,8 @@ class NightPlan:
         for name in ("sampling", "decode"):
             plain[name] = Sampling(**{**plain[name], "order": tuple(plain[name]["order"])})
         plain["lora"] = Lora(**{**plain["lora"], "targets": tuple(plain["lora"]["targets"])})
-        for name in ("train", "held_out", "tune", "tau_grid"):
-            plain[name] = tuple(plain[name])
+        for name in ("train", "held_out", "tune", "tau_grid", "references"):
+            plain[name] = tuple(plain.get(name, ()))
         return cls(**plain)
 
     @property

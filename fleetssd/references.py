@@ -1,4 +1,4 @@
-"""Is an answer the merged change itself? Weaker evidence than tests: a right answer may be written otherwise."""
+"""Whether an answer is the merged change itself: weaker evidence than tests, a right one may be written otherwise."""
 
 from __future__ import annotations
 

@@ -233,7 +233,7 @@ def open_workshop(settings: Settings, progress: Progress) -> Iterator[Workshop]:
             store=store,
             engine=engine,
             sampler=lambda gguf: open_sampler(settings, gguf),
-            sandbox=lambda: _closing(open_sandbox(settings)),
+            sandbox=lambda: lent_sandbox(settings),
             grounds=open_grounds(settings),
             trainer=open_trainer(settings),
             builder=open_builder(settings),
@@ -461,7 +461,9 @@ def _once(stack: ExitStack, make: Callable[[], Sandbox]) -> Callable[[], Sandbox
 
 
 @contextmanager
-def _closing(sandbox: Sandbox) -> Iterator[Sandbox]:
+def lent_sandbox(settings: Settings) -> Iterator[Sandbox]:
+    """Open the sandbox, and close it with the block."""
+    sandbox = open_sandbox(settings)
     try:
         yield sandbox
     finally:

@@ -14,7 +14,7 @@ from fleetssd.operations.report import read_report
 from fleetssd.status import Report
 
 COLOURS = {
-    "promote": "green", "flip": "green", "settle": "green", "ok": "green",
+    "promote": "green", "flip": "green", "settle": "green", "ok": "green", "executed": "green", "reference": "yellow",
     "keep": "yellow", "running": "yellow", "refused": "yellow",
     "reject": "red", "invalid": "red", "failed": "red", "rollback": "red",
 }  # fmt: skip

@@ -11,10 +11,13 @@ import typer
 from rich.markup import escape
 
 from fleetssd import wiring
+from fleetssd.adapters.rich_bar import bar
+from fleetssd.admission import REASONS, Admission
 from fleetssd.buffer import leaving, window
-from fleetssd.cli.app import app, settings
-from fleetssd.cli.reading import moment, pairs, print_json, show, table
+from fleetssd.cli.app import app, err, settings
+from fleetssd.cli.reading import moment, pairs, print_json, show, table, tag
 from fleetssd.config import Settings
+from fleetssd.operations.admission import Verifier
 from fleetssd.operations.heldout import HeldOut, held_out, hold_out
 from fleetssd.ports import Store
 from fleetssd.records import Record
@@ -59,7 +62,42 @@ def show_held_out(context: typer.Context, as_json: Json = False) -> None:
     """
     with _open(context) as (given, store):
         found = held_out(store, given)
-    print_json(to_json(found)) if as_json else show(_held_out(found))
+    if as_json:
+        print_json(to_json(found))
+    else:
+        show(_held_out(found), *([_refused(found)] if found.refused else []))
+
+
+@heldout_app.command()
+def verify(
+    context: typer.Context,
+    again: Annotated[bool, typer.Option("--again", help="Verify what is settled already, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Prove of each held-out issue that its tests fail before the merged change and pass after it, every time.
+
+    A night does so by itself before it is planned; what was proven stands until its checks change. Interrupt it at any
+    time: it goes on where it stood.
+    Examples: fleetssd heldout verify; fleetssd heldout verify --again --json | jq '.[] | select(.kind == "refused")'
+    """
+    with _open(context) as (given, store), bar(err) as shown:
+        task = shown.add_task("held-out problems verified", total=None)
+
+        def progress(done: int, total: int, what: str) -> None:
+            shown.update(task, completed=done, total=total, description=what)
+
+        clock = wiring.open_clock(given)
+        verifier = Verifier(
+            given, store, wiring.open_grounds(given), lambda: wiring.lent_sandbox(given), clock.now, progress
+        )
+        found = verifier.verify(again=again)
+        names = {r.id: f"{r.repository}#{r.pull}" for r in store.records_by_id([one.record for one in found])}
+    if as_json:
+        print_json([to_json(one) | {"pull": names[one.record]} for one in found])
+    elif found:
+        show(_verified(found, names))
+    else:
+        typer.echo("Nothing to verify: every held-out record is settled as it is checked now.")
 
 
 @heldout_app.command()
@@ -131,7 +169,9 @@ def _outside(out: list[Record], why: dict[str, str]) -> Any:
 def _held_out(found: HeldOut) -> Any:
     grid = pairs()
     rows = {
-        "held out": f"{found.records} records, {found.with_tests} with tests to judge by",
+        "held out": f"{found.records} records, {found.executed} verified to judge by their tests",
+        "weaker evidence": f"{found.references} without tests, compared with the merged change; no gate reads them",
+        "not verified yet": f"{found.waiting}: the next night, or `fleetssd heldout verify`, looks at them",
         "by repository": _counts(found.by_repository),
         "by slice": _counts(found.by_slice),
         "consulted": f"by {found.consulted} verdicts",
@@ -141,6 +181,27 @@ def _held_out(found: HeldOut) -> Any:
     for name, value in rows.items():
         grid.add_row(f"[dim]{name}[/]", escape(value))
     return grid
+
+
+def _refused(found: HeldOut) -> Any:
+    rest = f", the first {SHOWN} of them" if len(found.refused) > SHOWN else ""
+    made = table(f"Refused: {len(found.refused)}{rest}", "pull request", "code", "why")
+    for refusal in found.refused[:SHOWN]:
+        made.add_row(escape(refusal.name), refusal.code, escape(_why(refusal.code, refusal.detail)))
+    return made
+
+
+def _verified(found: list[Admission], names: dict[str, str]) -> Any:
+    made = table(f"Verified: {len(found)}", "pull request", "kind", "code", "seconds", "why", numeric=("seconds",))
+    for one in found:
+        why = escape(_why(one.code, one.detail))
+        made.add_row(escape(names[one.record]), tag(one.kind), one.code, f"{one.seconds:.2f}", why)
+    return made
+
+
+def _why(code: str, detail: str) -> str:
+    """Return the sentence of a code, and the first line of what was seen."""
+    return f"{REASONS.get(code, '')} {detail.strip().partition(chr(10))[0]}".strip()
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from fleetssd.admission import executed
+from fleetssd.admission import Admission, executed
 from fleetssd.checkpoints import Checkpoint, Night
 from fleetssd.config import Settings
 from fleetssd.errors import Misconfigured
@@ -24,7 +24,8 @@ def freeze(settings: Settings, store: Store, engine: Engine, now: datetime) -> N
     store.put_checkpoint(base)
     incumbent = served(store.swaps(), store.checkpoints()) or base
     train = _train_ids(settings, store)
-    tune, held_out = _split_held_out(settings, store.held_out_ids(), executed(store.admissions()))
+    weighed, admissions = store.held_out_ids(), store.admissions()
+    tune, held_out = _split_held_out(settings, weighed, executed(admissions))
     number = max((night.number for night in store.nights()), default=0) + 1
     plan = NightPlan(
         night=number,
@@ -45,6 +46,7 @@ def freeze(settings: Settings, store: Store, engine: Engine, now: datetime) -> N
         incumbent=incumbent.digest,
         incumbent_model=incumbent.model,
         incumbent_tau=incumbent.tau,
+        references=_references(settings, weighed, admissions),
         teacher=settings.evaluation.teacher_decode and settings.recipe.arm != "merged",
     )
     return store.open_night(plan.to_json(), plan.arm, now)
@@ -134,11 +136,19 @@ def parted(settings: Settings, held_out: Sequence[str], admitted: Collection[str
     """Part the ids of admitted held-out records into (tune, judge) by a keyed hash: no record ever changes sides."""
     usable = [record for record in held_out if record in admitted]
     key = settings.records.split_key
-
-    def draw(record: str, purpose: str) -> float:
-        return int.from_bytes(hashlib.sha256(f"{key}:{purpose}:{record}".encode()).digest()[:8]) / 2**64
-
-    tune = [record for record in usable if draw(record, "tune") < settings.evaluation.tune_share]
-    judge = [record for record in usable if draw(record, "tune") >= settings.evaluation.tune_share]
-    judge.sort(key=lambda record: draw(record, "order"))
+    tune = [record for record in usable if _draw(key, record, "tune") < settings.evaluation.tune_share]
+    judge = [record for record in usable if _draw(key, record, "tune") >= settings.evaluation.tune_share]
+    judge.sort(key=lambda record: _draw(key, record, "order"))
     return tune, judge
+
+
+def _references(settings: Settings, records: Sequence[str], admissions: Mapping[str, Admission]) -> tuple[str, ...]:
+    """Return the ids of the records without tests that are asked beside, always the same ones first."""
+    kind = {record: admission.kind for record, admission in admissions.items()}
+    usable = [record for record in records if kind.get(record) == "reference"]
+    usable.sort(key=lambda record: _draw(settings.records.split_key, record, "order"))
+    return tuple(usable[: settings.evaluation.references])
+
+
+def _draw(key: str, record: str, purpose: str) -> float:
+    return int.from_bytes(hashlib.sha256(f"{key}:{purpose}:{record}".encode()).digest()[:8]) / 2**64

@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 
+from fleetssd.admission import fingerprint
+from fleetssd.checks import checks_for
 from fleetssd.config import Settings
 from fleetssd.errors import Rejected
 from fleetssd.operations.judge import overlap
@@ -25,15 +27,29 @@ class Leak:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """A held-out pull request that examines nobody: a code of `admission.REASONS`, and what was seen."""
+
+    name: str
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class HeldOut:
     """How many records examine, where they come from, how often nights were judged by them, and what leaks.
 
-    `with_tests` are those that a night can judge by; a record counts once for each of its labels in `by_slice`.
-    `consulted` counts the verdicts so far. `overlap` must be empty.
+    `executed` were verified and judge by their tests; `references` have none and are only compared with the merged
+    change; `refused` says why of each of the rest, as (pull request, code, detail); `waiting` were not verified yet, or
+    not as they are checked now. A record counts once for each of its labels in `by_slice`. `consulted` counts the
+    verdicts so far. `overlap` must be empty.
     """
 
     records: int
-    with_tests: int
+    executed: int
+    references: int
+    refused: tuple[Refusal, ...]
+    waiting: int
     by_repository: dict[str, int]
     by_slice: dict[str, int]
     consulted: int
@@ -45,17 +61,35 @@ def held_out(store: Store, settings: Settings) -> HeldOut:
     """Read the held-out set as it is now, and whether tonight's window would leak into it."""
     found = store.records("held_out")
     inside = store.records_by_id(store.window(settings.buffer.size, settings.buffer.per_repository))
+    admissions = store.admissions()
     names = {record.id: f"{record.repository}#{record.pull}" for record in [*found, *inside]}
+    known = {
+        record.id: admission
+        for record in found
+        if (admission := admissions.get(record.id)) and admission.fingerprint == _fingerprint(record, settings)
+    }
+    kinds = Counter(admission.kind for admission in known.values())
     leaks = overlap(inside, found, settings.records.near_duplicate)
     return HeldOut(
         records=len(found),
-        with_tests=sum(1 for record in found if record.tests and record.solution_path),
+        executed=kinds["executed"],
+        references=kinds["reference"],
+        refused=tuple(
+            Refusal(names[record.id], known[record.id].code, known[record.id].detail)
+            for record in found
+            if record.id in known and known[record.id].kind == "refused"
+        ),
+        waiting=sum(record.id not in known for record in found),
         by_repository=dict(Counter(record.repository for record in found).most_common()),
         by_slice=dict(Counter(label for record in found for label in record.labels).most_common()),
         consulted=sum(1 for night in store.nights() if night.verdict is not None),
         frozen_at=store.held_out_frozen(),
         overlap=tuple(Leak(names[one], names[other]) for one, other in leaks.items()),
     )
+
+
+def _fingerprint(record: Record, settings: Settings) -> str:
+    return fingerprint(record, checks_for(settings.evaluation, settings.records, record.repository))
 
 
 def hold_out(store: Store, settings: Settings, sketch: Sketch, name: str, now: datetime) -> list[Record]:

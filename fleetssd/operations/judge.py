@@ -62,6 +62,7 @@ def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: fl
     parts = {"slices": _by_slice(evidence), "slice_tests": _slice_tests(evidence), "budget": asdict(share)}
     how = {"precondition": ahead.get("precondition"), "stopped": evaluated.get("stopped")}
     how |= {"policy": settings.gate.model_dump(mode="json"), "guards_asked": evaluated.get("guards")}
+    how |= {"reference": evaluated.get("reference")}
     numbers = {**asdict(verdict), **extra, **parts, **how}
     return VerdictRow(plan.night, verdict.kind, verdict.reason, verdict.digest, numbers, now)
 

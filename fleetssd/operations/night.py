@@ -38,6 +38,7 @@ from fleetssd.operations.guarding import ask_guards, ask_harness, read_entropy
 from fleetssd.operations.install import install
 from fleetssd.operations.posing import pose
 from fleetssd.operations.publish import Page, publish, read_night
+from fleetssd.operations.references import ask_references
 from fleetssd.ports import Builder, Clock, Engine, Grounds, Harness, Progress, Sampler, Sandbox, Store, Trainer
 from fleetssd.problems import Problem
 from fleetssd.recipe import NightPlan
@@ -218,6 +219,7 @@ def _beside(
     base = shop.settings.engine.base_model
     return {
         "guards": ask_guards(examiner, plan, shop.settings, candidate, shop.guards),
+        "reference": ask_references(examiner, plan, base, candidate, _problems(shop, plan.references)),
         "entropy": read_entropy(shop.engine, plan, base, candidate, problems),
         "lm_eval": ask_harness(shop.harness, base, candidate, _folder(shop, plan) / "lm_eval"),
     }

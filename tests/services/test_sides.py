@@ -210,7 +210,7 @@ def test_the_held_out_set_is_described(store: SqlStore) -> None:
         store.put_pull(one.key, "t", one, FORGE_START)
         store.settle([one], FORGE_START)
     found = held_out(store, SETTINGS)
-    assert (found.records, found.with_tests, found.consulted, found.frozen_at) == (1, 0, 0, None)
+    assert (found.records, found.executed, found.waiting, found.consulted, found.frozen_at) == (1, 0, 1, 0, None)
     assert (found.by_repository, found.by_slice) == ({"fleet/a": 1}, {"house": 1})
     assert [(leak.held_out, leak.train) for leak in found.overlap] == [("fleet/a#1", "fleet/a#2")]
 
