@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,17 @@ import pytest
 from fleetssd.adapters.store import SqlStore
 from fleetssd.checkpoints import Night
 from fleetssd.cli.app import main
+from fleetssd.config import Gate
 from fleetssd.errors import Rejected
+from fleetssd.gate import decide
 from fleetssd.gitea import PullKey
-from fleetssd.night_report import NightReport
+from fleetssd.night_report import Answered, NightReport, compose
 from fleetssd.operations.evaluate import PROBED
 from fleetssd.operations.night import run_night, tonight
 from fleetssd.operations.publish import publish, read_night
 from fleetssd.wiring import night_page
 from tests.services.test_night import BASE_NAME, GGUF, JUDGED, START, TRAINED, Scene, answer, record
+from tests.unit.test_gate import evidence, guard
 
 
 class Page(HTMLParser):
@@ -155,6 +158,20 @@ def test_a_baked_night_compares_at_one_effective_temperature(play: Callable[...,
     assert told.lengths is not None
     assert told.lengths["edges"][-1] >= max(len(answer.completion) for answer in probed)
     assert any("baked" in note for note in told.notes)
+
+
+def test_the_page_shows_guards_and_the_teachers_decode(play: Callable[..., Night]) -> None:
+    """Every guard set is a row with its items, its change and what became of it; the gain over the teacher stands."""
+    night = play()
+    assert night.verdict is not None
+    told = asdict(decide(evidence(teacher=evidence().base, guards=(guard(3), guard(0))), Gate()))
+    numbers = {**night.verdict.evidence, **told}
+    page = night_page(compose(replace(night, verdict=replace(night.verdict, evidence=numbers)), [night], Answered()))
+    (table,) = re.findall(r"<h2>Guard tasks</h2>.*?</table>", page, re.DOTALL)
+    assert table.count("<td>shell</td><td>60</td>") == 2
+    assert 'class="yes">holds within 10 pp' in table
+    assert 'class="no">DROPPED by more than 10 pp' in table
+    assert "Over the base at the teacher's decode:" in page
 
 
 def test_a_failed_night_has_a_page_too(tmp_path: Path, store: SqlStore) -> None:

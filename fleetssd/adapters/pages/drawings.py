@@ -128,7 +128,7 @@ def _svg(draw: Callable[[Any], None], *, legend: bool = False) -> Markup:
         axes.grid(axis="y", alpha=0.25, color=INK)
         axes.set_axisbelow(True)
         if legend:
-            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False, fontsize="small")
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, frameon=False, fontsize="small")
         bare = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(page, format="svg", bbox_inches="tight", transparent=True, metadata=bare)
     return Markup(_inlined(page.getvalue()))  # noqa: S704  matplotlib escapes the text that it draws
