@@ -76,19 +76,23 @@ class _Shape:
 
 
 def measure(
-    completions: Mapping[str, Sequence[str]], solution_format: Format = "code", entropy: float | None = None
+    completions: Mapping[str, Sequence[str]],
+    entropy: float | None = None,
+    formats: Mapping[str, Format] | None = None,
 ) -> ProbeReadings:
     """Read the probes off one arm's completions, grouped by problem.
 
-    The pool's size moves distinct-4 and unique-of-k, so compare only arms with equal problems and samples. No
-    completion at all raises ValueError.
+    `formats` are those of the problems, "code" where it does not say. The pool's size moves distinct-4 and
+    unique-of-k, so compare only arms with equal problems and samples. No completion at all raises ValueError.
     """
-    groups = [list(group) for _, group in sorted(completions.items()) if group]
+    kept = [(problem, list(group)) for problem, group in sorted(completions.items()) if group]
+    groups = [group for _, group in kept]
     pool = [text for group in groups for text in group]
     if not pool:
         raise ValueError("no completions, no probe readings")
     grams = [_grams(text) for text in pool]
-    shapes = [[_shape(text, solution_format) for text in group] for group in groups]
+    known = formats or {}
+    shapes = [[_shape(text, known.get(problem, "code")) for text in group] for problem, group in kept]
     lengths = [len(text) for text in pool]
     return ProbeReadings(
         completions=len(pool),
@@ -207,6 +211,8 @@ def _shape(text: str, solution_format: Format) -> _Shape:
     words = " ".join(text.split())
     if not isinstance(found, Extracted):
         return _Shape(parsed=False, form=words)
+    if solution_format != "code":  # well-formed by its own grammar; what it makes of the files is for the tests
+        return _Shape(parsed=True, form=found.content)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a model's odd escapes are no warning of ours

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from fleetssd import budget, gate
+from fleetssd.admission import format_of
 from fleetssd.checkpoints import Answer, VerdictRow
 from fleetssd.config import Settings
 from fleetssd.operations.evaluate import BASE, CANDIDATE, INCUMBENT, PROBED, TEACHER, TUNED
@@ -92,10 +93,11 @@ def _probes(
     probed = candidate if tau == 1.0 else store.answers(plan.night, PROBED)
     # unique-of-k and distinct-4 depend on how many answers there are: compare like with like.
     same = {(answer.problem, answer.index) for answer in probed}
+    formats = {record.id: format_of(record) for record in store.records_by_id(plan.held_out)}
     other = [answer for answer in base if (answer.problem, answer.index) in same]
     return (
-        measure(_texts(other), entropy=entropy.get("base")),
-        measure(_texts(probed), entropy=entropy.get("candidate")),
+        measure(_texts(other), entropy.get("base"), formats),
+        measure(_texts(probed), entropy.get("candidate"), formats),
     )
 
 

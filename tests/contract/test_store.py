@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleetssd.adapters.store import SqlStore
+from fleetssd.admission import Admission
 from fleetssd.artefact import Probe
 from fleetssd.buffer import window
 from fleetssd.checkpoints import Answer, Checkpoint, Sample, StageRow, Swap, VerdictRow
@@ -636,6 +637,19 @@ def test_what_is_held_by_hand_leaves_the_window(store: Store) -> None:
     assert [found.id for found in store.tied([issue_tie("7#3")])] == ["r3"]
     assert {found.pull for found in store.unsettled(9)} == {1, 2}
     assert store.held_among(["7#1", "7#3", "7#9"]) == {"7#1", "7#9"}
+
+
+def test_an_admission_stands_until_the_next_one(store: Store) -> None:
+    """What came of verifying a record is kept once a record, the newest; a record that is not on file has none."""
+    file(store, 1, 2, state="held_out")
+    first = Admission("r1", "refused", "prepare_failed", "exit status 1 ☂", "f1", 0.0, NOW)
+    then = Admission("r1", "executed", "verified", "", "f2", 0.25, NOW + HOUR)
+    other = Admission("r2", "reference", "no_tests", "", "f1", 0.0, NOW.astimezone(timezone(HOUR)))
+    for admission in (first, other, then, then):
+        store.put_admission(admission)
+    assert store.admissions() == {"r1": then, "r2": other}
+    with pytest.raises(Corrupt):
+        store.put_admission(replace(first, record="r9"))
 
 
 def test_a_frozen_set_takes_nobody_in(store: Store) -> None:

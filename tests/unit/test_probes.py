@@ -56,6 +56,14 @@ def test_parse_rate_counts_python() -> None:
     assert measure({"p": answers}).parse_rate == pytest.approx(2 / 5)
 
 
+def test_a_diff_is_read_by_its_own_grammar() -> None:
+    """An answer that is a diff parses as one, is no Python, and equals another with the same diff in it."""
+    diff = "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-y\n+z\n"
+    answers = [diff, f"Here:\n```diff\n{diff}```\n", diff.replace("@@ -1 +1 @@", "@@ -1,3 +1 @@"), "No."]
+    found = measure({"p": answers}, formats={"p": "diff"})
+    assert (found.parse_rate, found.unique_of_k) == (0.5, 0.75)
+
+
 def test_nothing_cannot_be_measured() -> None:
     """No completions, no readings."""
     with pytest.raises(ValueError, match="no completions"):
