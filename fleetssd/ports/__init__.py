@@ -6,6 +6,7 @@ from fleetssd.ports.clock import Clock, Progress
 from fleetssd.ports.engine import Completion, Engine, Places, Prompt, Sampler
 from fleetssd.ports.forge import Forge, Hooks, Issues, Memory, Mirror
 from fleetssd.ports.store import Outbox, Store
+from fleetssd.ports.traffic import Sink, Traffic
 from fleetssd.ports.work import Builder, Grade, Ground, Grounds, Harness, Job, Preparer, Sandbox, Trainer
 from fleetssd.surroundings import ENVIRONMENT, WORK, Limits, Surroundings
 
@@ -34,7 +35,9 @@ __all__ = [
     "Prompt",
     "Sampler",
     "Sandbox",
+    "Sink",
     "Store",
     "Surroundings",
+    "Traffic",
     "Trainer",
 ]
