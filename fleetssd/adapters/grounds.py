@@ -119,6 +119,8 @@ class GroundFolder:
                 started = time.monotonic()
                 size = make(folder)
                 self._make_room(size)
+                if _note(place).exists() and place.exists():  # another process was faster
+                    return place
                 shutil.rmtree(place, ignore_errors=True)
                 folder.rename(place)
             note = {"bytes": size, "seconds": round(time.monotonic() - started, 3)}

@@ -83,3 +83,36 @@ def test_a_name_that_names_nothing_is_told(lived: Path, capsys: pytest.CaptureFi
     """A wrong name is a sentence and an exit code."""
     assert call(lived, "heldout", "add", "nothing") == 1
     assert "owner/name#number" in capsys.readouterr().err
+
+
+def test_held_out_issues_are_verified_and_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    """Verifying tells what each issue came to and does nothing twice; the set then says who judges and who does not."""
+    store = SqlStore.open(f"sqlite:///{folder / 'data' / 'fleetssd.sqlite3'}")
+    good, idle = (("test_x.py", "import x\nassert x.x == 1\n"),), (("test_y.py", "assert 1\n"),)
+    held: dict[str, Any] = {"state": "held_out"}
+    settled(
+        store,
+        record(1, split_keys=("7#1",), tests=good, **held),
+        record(2, split_keys=("7#2",), tests=idle, **held),
+        record(3, split_keys=("7#3",), tests=(), **held),
+    )
+    store.close()
+    before = read(folder, capsys, "heldout", "show")
+    assert (before["executed"], before["waiting"]) == (0, 3)
+    found = {one["pull"]: (one["kind"], one["code"]) for one in read(folder, capsys, "heldout", "verify")}
+    assert found == {
+        "fleet/app#1": ("executed", "verified"),
+        "fleet/app#2": ("refused", "passes_before"),
+        "fleet/app#3": ("reference", "no_tests"),
+    }
+    assert call(folder, "heldout", "verify") == 0
+    assert "Nothing to verify" in capsys.readouterr().out
+    after = read(folder, capsys, "heldout", "show")
+    assert (after["executed"], after["references"], after["waiting"]) == (1, 1, 0)
+    assert [(one["name"], one["code"]) for one in after["refused"]] == [("fleet/app#2", "passes_before")]
+    assert call(folder, "heldout", "show") == 0
+    shown = capsys.readouterr().out
+    assert "1 verified to judge by their tests" in shown
+    assert "passes_before" in shown
+    assert call(folder, "heldout", "verify", "--again") == 0
+    assert "reference" in capsys.readouterr().out
