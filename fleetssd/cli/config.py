@@ -66,8 +66,16 @@ def _checks(given: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
     for key, path in (("base.weights", given.base.weights), ("base.gguf", given.base.gguf)):
         if path is not None:
             yield f"{key} is there", lambda key=key, path=path: _exists(path, key)  # type: ignore[misc]
+    if given.guards.files:
+        yield "guards.files are guard sets", lambda: _done(wiring.open_guards(given))
+    if given.guards.lm_eval_tasks:
+        yield "guards.lm_eval_command is installed", lambda: _done(wiring.open_harness(given))
     yield "git is installed", lambda: _program("git", "apt-get install git")
     yield "bubblewrap is installed", lambda: _program("bwrap", "apt-get install bubblewrap")
+
+
+def _done(_: object) -> None:
+    """Drop what was opened only to see that it opens."""
 
 
 def _try(look: Callable[[], None]) -> FleetError | None:

@@ -9,7 +9,7 @@ import pytest
 
 from fleetssd.adapters.store import SqlStore
 from fleetssd.checkpoints import VerdictRow
-from fleetssd.cli import guards  # noqa: F401  the verb registers itself
+from fleetssd.cli import config, guards  # noqa: F401  the verbs register themselves
 from fleetssd.config import Gate
 from fleetssd.gate import decide
 from tests.contract.test_store import NOW
@@ -50,6 +50,20 @@ def test_an_own_file_is_read_without_settings(
     own.write_text(ITEM.replace('"bad": "b"', '"bad": "a"'))
     assert call(folder, "guards", "--check", str(own)) == 78
     assert "line 1: its own bad answer 'a' passes" in capsys.readouterr().err
+
+
+def test_the_check_of_the_settings_reads_own_sets_and_looks_for_the_harness(
+    folder: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A night must not be the first to find out that a set does not hold or that a command is missing."""
+    (folder / "house.jsonl").write_text("{}\n")
+    with (folder / "f.toml").open("a") as file:
+        file.write('[guards]\nfiles = ["house.jsonl"]\nlm_eval_tasks = ["gsm8k"]\nlm_eval_command = "no-such-one"\n')
+    assert call(folder, "config", "check") == 78
+    shown = capsys.readouterr().out
+    assert "guard set house, line 1" in shown
+    assert "there is no command no-such-one" in shown
 
 
 def test_a_night_shows_its_split_and_its_guards(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
