@@ -13,7 +13,7 @@ Mode: TypeAlias = Literal["split", "shadow"]
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A candidate under trial: its artefact's digest, its immutable name in the engine, and its share of tasks, 0 to 1."""
+    """A candidate under trial: its artefact's digest, its immutable name, and its share of tasks, 0 to 1."""
 
     digest: str
     model: str
