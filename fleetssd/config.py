@@ -362,6 +362,42 @@ class Gateway(Section):
     max_body_bytes: int = Field(default=32_000_000, gt=0)
 
 
+class Telemetry(Section):
+    """The row that every call of the gateway leaves, and how long it stays."""
+
+    enabled: bool = True
+    texts: bool = False
+    batch: int = Field(default=200, ge=1)
+    flush_ms: float = Field(default=500.0, gt=0)
+    queue: int = Field(default=20_000, ge=1)
+    keep_days: float = Field(default=90.0, gt=0)
+    attribution_hours: float = Field(default=24.0, ge=0)
+
+    @model_validator(mode="after")
+    def _holds_a_batch(self) -> Self:
+        if self.queue < self.batch:
+            raise ValueError("the queue must hold a batch: raise queue or lower batch")
+        return self
+
+
+class Canary(Section):
+    """What a candidate may be worse by while it meets a share of the traffic, or follows the incumbent as a shadow."""
+
+    share: float = Field(default=0.1, gt=0, le=1)
+    minutes: float = Field(default=240.0, gt=0)
+    every_seconds: float = Field(default=15.0, gt=0)
+    cool_down_minutes: float = Field(default=120.0, ge=0)
+    min_calls: int = Field(default=20, ge=5)
+    max_error_rise: float = Field(default=0.05, ge=0, lt=1)
+    max_empty_rise: float = Field(default=0.05, ge=0, lt=1)
+    max_capped_rise: float = Field(default=0.10, ge=0, lt=1)
+    max_slowdown: float = Field(default=0.5, ge=0)
+    min_tasks: int = Field(default=20, ge=5)
+    merge_hours: float = Field(default=24.0, gt=0)
+    max_merge_drop: float = Field(default=0.2, ge=0, lt=1)
+    false_alarm: float = Field(default=0.01, gt=0, le=0.1)
+
+
 class Mirror(Section):
     """A RetainDB server that is told of every merged record, for agents to search; a copy, never the truth."""
 
@@ -399,6 +435,8 @@ class Settings(Section):
     web: Web = Web()
     mirror: Mirror = Mirror()
     gateway: Gateway = Gateway()
+    telemetry: Telemetry = Telemetry()
+    canary: Canary = Canary()
 
     @property
     def database(self) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from fleetssd.adapters.store.engine import Database, translated
 from fleetssd.errors import Misconfigured
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest revision. Kept here so that an up-to-date database never loads Alembic."""
 _SCRIPTS = Path(__file__).parent / "migrations"
 

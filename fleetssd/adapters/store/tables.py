@@ -5,7 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKeyConstraint, Index, Integer, MetaData, Text, false
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Text,
+    false,
+)
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
@@ -276,6 +288,90 @@ class Capabilities(Row, table=True):
     base: str = Field(sa_type=Text, primary_key=True)
     found: dict[str, Any] = Field(sa_type=JSON)
     at: datetime = Field(sa_type=Moment)
+
+
+class Calls(Row, table=True):
+    """A call that the gateway passed on, or refused; never what was said."""
+
+    __tablename__ = "calls"
+    __table_args__ = (
+        # One checkpoint's window, one task's calls and one agent's are each read from an index.
+        Index("ix_calls_checkpoint", "checkpoint", "at"),
+        Index("ix_calls_task", "task", "at"),
+        Index("ix_calls_agent", "agent", "at"),
+    )
+    id: str = Field(sa_type=Text, primary_key=True)
+    at: datetime = Field(sa_type=Moment, index=True)
+    agent: str = Field(sa_type=Text)
+    task: str = Field(sa_type=Text)
+    task_source: str = Field(sa_type=Text)
+    path: str = Field(sa_type=Text)
+    asked: str = Field(sa_type=Text)
+    model: str = Field(sa_type=Text)
+    checkpoint: str | None = Field(default=None, sa_type=Text)
+    status: int = Field(sa_type=Integer)
+    total_ns: int = Field(sa_type=BigInteger)
+    fault: str = Field(sa_type=Text)
+    finish: str = Field(sa_type=Text)
+    prompt_tokens: int | None = Field(default=None, sa_type=BigInteger)
+    answer_tokens: int | None = Field(default=None, sa_type=BigInteger)
+    empty: bool | None = None
+    streamed: bool
+    held_ns: int = Field(sa_type=BigInteger)
+    first_ns: int | None = Field(default=None, sa_type=BigInteger)
+    load_ns: int | None = Field(default=None, sa_type=BigInteger)
+    shadow: bool
+    of: str = Field(sa_type=Text, index=True)
+
+
+class CallTexts(Row, table=True):
+    """What was said in a call; there is none unless texts are switched on."""
+
+    __tablename__ = "call_texts"
+    call: str = Field(sa_type=Text, primary_key=True, foreign_key="calls.id", ondelete="CASCADE")
+    request: bytes | None = Field(default=None, sa_type=LargeBinary)
+    reply: bytes | None = Field(default=None, sa_type=LargeBinary)
+
+
+class CallGaps(Row, table=True):
+    """Calls that are not on file: they came while the database was away and the queue was full."""
+
+    __tablename__ = "call_gaps"
+    id: int | None = Field(default=None, primary_key=True)
+    calls: int = Field(sa_type=Integer)
+    since: datetime = Field(sa_type=Moment)
+    until: datetime = Field(sa_type=Moment, index=True)
+
+
+class Canaries(Row, table=True):
+    """A candidate's trial: whom it stands beside, how it ended, by whom and why."""
+
+    __tablename__ = "canaries"
+    id: int | None = Field(default=None, primary_key=True)
+    digest: str = Field(sa_type=Text, foreign_key="artefacts.digest")
+    model: str = Field(sa_type=Text)
+    mode: str = Field(sa_type=Text)
+    share: float
+    incumbent: str = Field(sa_type=Text)
+    started_at: datetime = Field(sa_type=Moment)
+    expires_at: datetime = Field(sa_type=Moment)
+    started_by: str = Field(sa_type=Text)
+    outcome: str = Field(sa_type=Text)
+    ended_at: datetime | None = Field(default=None, sa_type=Moment)
+    ended_by: str = Field(sa_type=Text)
+    reason: str = Field(sa_type=Text)
+    evidence: dict[str, Any] = Field(sa_type=JSON)
+
+
+class Origins(Row, table=True):
+    """Which checkpoints wrote what a record holds; beside the record, because a poll may write that at any time."""
+
+    __tablename__ = "record_origins"
+    record: str = Field(sa_type=Text, primary_key=True, foreign_key="records.id")
+    round: int | None = Field(default=None, sa_type=Integer)
+    basis: str = Field(sa_type=Text)
+    checkpoints: list[str] = Field(sa_type=JSON)
+    calls: int = Field(sa_type=Integer)
 
 
 class Leases(Row, table=True):
