@@ -12,10 +12,11 @@ from typing import Any
 
 import structlog
 
+from fleetssd.admission import AGAIN, NotAdmittedError
 from fleetssd.artefact import choose_road
 from fleetssd.checkpoints import STAGES, Checkpoint, Night, Stage, StageRow
 from fleetssd.config import Settings
-from fleetssd.errors import Corrupt, Rejected
+from fleetssd.errors import Corrupt, Rejected, Transient
 from fleetssd.guards import Item
 from fleetssd.operations import judge, learn, outlook
 from fleetssd.operations.admission import Verifier
@@ -274,7 +275,13 @@ def _examiner(shop: Workshop, plan: NightPlan, sandbox: Sandbox) -> Examiner:
 
 
 def _problems(shop: Workshop, ids: Sequence[str]) -> list[Problem]:
-    return [pose(record, shop.settings, shop.grounds) for record in shop.store.records_by_id(ids)]
+    """Pose what the plan names. A ground that was lost since is made again; where that fails, the night waits."""
+    try:
+        return [pose(record, shop.settings, shop.grounds) for record in shop.store.records_by_id(ids)]
+    except NotAdmittedError as error:
+        if error.code not in AGAIN:
+            raise
+        raise Transient(error.message, hint=error.hint) from None
 
 
 def _folder(shop: Workshop, plan: NightPlan) -> Path:

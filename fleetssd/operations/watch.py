@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
+from fleetssd.admission import NotAdmittedError
 from fleetssd.checkpoints import Answer, Night, Swap
 from fleetssd.config import Settings
 from fleetssd.operations.evaluate import CANDIDATE, grade
@@ -100,7 +102,11 @@ class _Probe:
     def _sample(self, held_out: Sequence[str], salt: str) -> list[Problem]:
         drawn = sorted(held_out, key=lambda id_: hashlib.sha256(f"{salt}:{id_}".encode()).digest())
         records = self.store.records_by_id(drawn[: self.settings.watch.probes])
-        return [pose(record, self.settings, self.grounds) for record in records]
+        problems = []
+        for record in records:
+            with suppress(NotAdmittedError):  # its ground was lost since the night: what is not asked never fires
+                problems.append(pose(record, self.settings, self.grounds))
+        return problems
 
 
 def _limits(settings: Settings) -> Limits:

@@ -10,7 +10,7 @@ import pytest
 
 from fleetssd.errors import Transient
 from fleetssd.gitea import PullKey
-from fleetssd.operations.night import tonight, verifier
+from fleetssd.operations.night import run_night, tonight, verifier
 from fleetssd.operations.references import REFERENCE_BASE, REFERENCE_CANDIDATE
 from fleetssd.ports import Ground
 from fleetssd.recipe import NightPlan
@@ -101,10 +101,9 @@ def test_a_forge_that_is_away_puts_the_night_off(scene: Scene) -> None:  # noqa:
     assert scene.store.nights() == []
 
 
-def test_a_tree_of_files_makes_a_problem(scene: Scene, tmp_path: Any) -> None:  # noqa: F811
-    """A record of another format stands on its ground: tests of the change, deletions and modes come from there."""
+def test_a_ground_that_is_lost_puts_the_night_off(scene: Scene, tmp_path: Any) -> None:  # noqa: F811
+    """A record of another format stands on its ground; where that is gone after the plan was made, the night waits."""
     change = "--- a/app.py\n+++ b/app.py\n@@ -1 +1 @@\n-wrong\n+right\n"
-    made = file(scene, 200, solution_path="", solution=f"diff --git a/app.py b/app.py\n{change}")
     gold = (
         Whole("app.py", File("right\n")),
         Whole("tests/test_a.py", File("assert\n")),
@@ -112,5 +111,14 @@ def test_a_tree_of_files_makes_a_problem(scene: Scene, tmp_path: Any) -> None:  
         Whole("tests/old.py", None),
     )
     ground = Ground({"app.py": File("wrong\n"), "tests/old.py": File("")}, tmp_path, None, gold)
-    shop = replace(scene.shop(), grounds=FakeGrounds({made.id: ground}))
-    assert {one.code for one in verifier(shop).verify()} == {"verified"}
+    text = f"diff --git a/app.py b/app.py\n{change}"
+    made = [file(scene, number, solution_path="", solution=text).id for number in range(200, 210)]
+    grounds = FakeGrounds(dict.fromkeys(made, ground))
+    shop = replace(scene.shop(evaluation={"tune_share": 0.3}), grounds=grounds)
+    night = tonight(shop)
+    assert {scene.store.admissions()[one].code for one in made} == {"verified"}
+    assert set(made) & set(night.plan["tune"])
+    grounds.ready.clear()
+    with pytest.raises(Transient, match="tree_gone"):
+        run_night(shop, night)
+    assert scene.store.nights()[0].state == "running"
