@@ -6,7 +6,7 @@ from fleetssd.ports.clock import Clock, Progress
 from fleetssd.ports.engine import Completion, Engine, Places, Prompt, Sampler
 from fleetssd.ports.forge import Forge, Hooks, Issues, Memory, Mirror
 from fleetssd.ports.store import Outbox, Store
-from fleetssd.ports.traffic import Sink, Traffic
+from fleetssd.ports.traffic import CallLog, OriginLog, Sink, Traffic, TrialLog
 from fleetssd.ports.work import Builder, Grade, Ground, Grounds, Harness, Job, Preparer, Sandbox, Trainer
 from fleetssd.surroundings import ENVIRONMENT, WORK, Limits, Surroundings
 
@@ -14,6 +14,7 @@ __all__ = [
     "ENVIRONMENT",
     "WORK",
     "Builder",
+    "CallLog",
     "Clock",
     "Completion",
     "Engine",
@@ -28,6 +29,7 @@ __all__ = [
     "Limits",
     "Memory",
     "Mirror",
+    "OriginLog",
     "Outbox",
     "Places",
     "Preparer",
@@ -40,4 +42,5 @@ __all__ = [
     "Surroundings",
     "Traffic",
     "Trainer",
+    "TrialLog",
 ]
