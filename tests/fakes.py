@@ -43,9 +43,9 @@ class FakeEngine:
         self.answer: Callable[[str, Prompt], Completion] = lambda _model, _prompt: Completion("ok", "stop", 1)
         self.before: Callable[[str], None] = lambda _call: None
         self.templates: dict[str, str] = {}
-        self.blobs: set[str] = set()
-        self.free: int | None = None
         self.places: Places = []
+        self.first: dict[str, dict[str, float]] = {}
+        self.traits: dict[str, dict[str, object]] = {}
         self.blobs: set[str] = set()
         self.free: int | None = None
 
@@ -122,6 +122,14 @@ class FakeEngine:
         """List `places` for every prompt."""
         self._called(f"likelihoods {model}")
         return [self.places for _ in prompts]
+
+    def first_tokens(self, model: str, prompts: Sequence[str]) -> list[dict[str, float]]:
+        """Return what `first` has of the model, for every prompt."""
+        return [self.first.get(model, {}) for _ in prompts]
+
+    def carried(self, model: str) -> dict[str, object]:
+        """Return what a model carries beside weights."""
+        return self.traits.get(model, {})
 
     def preload(self, model: str) -> None:
         """Load; one model a file, as Ollama does it."""

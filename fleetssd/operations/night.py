@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fleetssd.artefact import choose_road
 from fleetssd.checkpoints import STAGES, Checkpoint, Night, Stage, StageRow
 from fleetssd.config import Settings
 from fleetssd.errors import Corrupt, Rejected, Transient
+from fleetssd.fidelity import Witness, read_witnesses
 from fleetssd.guards import Item
 from fleetssd.operations import judge, learn, outlook
 from fleetssd.operations.admission import Verifier
@@ -173,7 +175,7 @@ def _tune(shop: Workshop, plan: NightPlan) -> float:
 def _install(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
     built = _result(shop, plan, "build")
     try:
-        checkpoint = install(
+        installed = install(
             shop.engine,
             plan=plan,
             base_model=shop.settings.engine.base_model,
@@ -183,13 +185,30 @@ def _install(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
             road=built["road"],
             tau=built["tau"],
             prompts=[problem.prompt for problem in _problems(shop, plan.tune)[:8]],
+            witnesses=_witnesses(_folder(shop, plan) / "train" / "smoke.json"),
             now=shop.clock.now(),
         )
     except (Rejected, Corrupt):
         shop.store.forget_capabilities(shop.settings.engine.url)  # what it was seen to do may hold no more
         raise
+    checkpoint, fidelity = installed.checkpoint, installed.fidelity
     shop.store.put_checkpoint(checkpoint)
-    return {"digest": checkpoint.digest, "model": checkpoint.model, "served_digest": checkpoint.served_digest}
+    return {
+        "digest": checkpoint.digest,
+        "model": checkpoint.model,
+        "served_digest": checkpoint.served_digest,
+        "fidelity": asdict(fidelity) if fidelity else None,
+    }
+
+
+def _witnesses(path: Path) -> tuple[Witness, ...]:
+    """Read what the trainer left of its model; a trainer that is not ours may have left nothing."""
+    try:
+        return read_witnesses(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return ()
+    except ValueError as error:
+        raise Corrupt(f"{path} is not JSON: {error}", hint="Remove the night's folder and run it again.") from None
 
 
 def _evaluate(shop: Workshop, plan: NightPlan) -> dict[str, Any]:

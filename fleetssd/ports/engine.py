@@ -85,6 +85,10 @@ class Engine(Protocol):
         """Install the same by the server's own create; return its digest."""
         ...
 
+    def carried(self, model: str) -> dict[str, object]:
+        """Return what a model has beside weights: system, template, parameters, license, renderer, parser."""
+        ...
+
     def rendered(self, model: str, text: str) -> str | None:
         """Return the prompt as the server renders it for one user message; None where it cannot say."""
         ...
@@ -102,6 +106,13 @@ class Engine(Protocol):
         """Chat and return, place by place of each answer, the log-probabilities of the likeliest tokens.
 
         They are those of the weights, before the decode tempers or truncates. A server that has none returns no place.
+        """
+        ...
+
+    def first_tokens(self, model: str, prompts: Sequence[str]) -> list[dict[str, float]]:
+        """Return the log-probabilities of each answer's likeliest first tokens by their text, as the weights have them.
+
+        A server that has none returns empty ones.
         """
         ...
 

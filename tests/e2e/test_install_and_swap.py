@@ -58,8 +58,8 @@ class World:
         files = {name: hashlib.sha256((FILES / file).read_bytes()).hexdigest()}
         made = install(
             self.engine, plan=PLAN, base_model=BASE, alias=ALIAS, folder=folder, files=files, road=road, tau=1.0,
-            prompts=["def f1(x", "def f2(y"], now=NOW,
-        )  # fmt: skip
+            prompts=["def f1(x", "def f2(y"], witnesses=(), now=NOW,
+        ).checkpoint  # fmt: skip
         self.store.put_checkpoint(made)
         return made
 

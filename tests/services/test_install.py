@@ -10,6 +10,7 @@ import pytest
 
 from fleetssd.checkpoints import Checkpoint
 from fleetssd.errors import Corrupt, Misconfigured, Rejected, Transient
+from fleetssd.fidelity import Said, Witness
 from fleetssd.operations.install import install
 from fleetssd.ports import Completion, Prompt
 from fleetssd.recipe import Lora, NightPlan, Sampling
@@ -45,10 +46,10 @@ def folder(tmp_path: Path) -> Path:
 
 def run(engine: FakeEngine, folder: Path, files: dict[str, str], **more: Any) -> Checkpoint:
     """Install with what all tests share."""
-    told: dict[str, Any] = {"road": "adapter-registry", "tau": 1.0, "prompts": ["one", "two"]} | more
+    told: dict[str, Any] = {"road": "adapter-registry", "tau": 1.0, "prompts": ["one", "two"], "witnesses": ()} | more
     return install(
         engine, plan=PLAN, base_model=BASE, alias="fleet-coder:latest", folder=folder, files=files, now=NOW, **told
-    )
+    ).checkpoint
 
 
 def test_an_adapter_sits_beside_the_base(engine: FakeEngine, folder: Path) -> None:
@@ -144,3 +145,44 @@ def test_a_disk_without_room_is_told_before_anything_is_sent(engine: FakeEngine,
         run(engine, folder, files, road="merged-create")
     assert engine.blobs == set()
     assert run(engine, folder, files, road="merged-registry").road == "merged-registry"
+
+
+TOKENS = "abcdefghij"
+FLAT = {token: -2.0 - number / 10 for number, token in enumerate(TOKENS)}
+STEEP = {token: -0.5 - number for number, token in enumerate(TOKENS)}
+WITNESS = Witness("Say a.", Said(FLAT, "abc"), Said(STEEP, "aaa"))
+
+
+def test_the_trainers_own_model_is_what_must_answer(engine: FakeEngine, folder: Path) -> None:
+    """An engine that changes the base as was trained passes; one that changes it half as much is refused by name."""
+    engine.first = {BASE: FLAT, NAME: STEEP}
+    run(engine, folder, {"adapter": ADAPTER}, witnesses=[WITNESS])
+    engine.first[NAME] = {token: (FLAT[token] + STEEP[token]) / 2 for token in TOKENS}
+    with pytest.raises(Rejected, match=r"0\.50 times as much as was trained"):
+        run(engine, folder, {"adapter": ADAPTER}, witnesses=[WITNESS])
+    assert NAME not in engine.models
+
+
+def test_an_engine_without_log_probabilities_is_held_to_the_answers(engine: FakeEngine, folder: Path) -> None:
+    """Greedy answers stand in: the trainer's own pass, others are refused."""
+    says = {BASE: "abc", NAME: "aaa"}
+    engine.answer = lambda model, _prompt: Completion(says[model], "stop", 3)
+    run(engine, folder, {"adapter": ADAPTER}, witnesses=[WITNESS])
+    says[NAME] = "xyz"
+    with pytest.raises(Rejected, match="answers otherwise than what was trained"):
+        run(engine, folder, {"adapter": ADAPTER}, witnesses=[WITNESS])
+
+
+def test_an_adapter_may_leave_greedy_answers_alone(engine: FakeEngine, folder: Path) -> None:
+    """Equal texts are no proof of no effect where the likelihoods moved as they should."""
+    engine.first = {BASE: FLAT, NAME: STEEP}
+    engine.answer = lambda _model, prompt: Completion(prompt.text, "stop", 1)
+    assert run(engine, folder, {"adapter": ADAPTER}, witnesses=[WITNESS]).model == NAME
+
+
+@pytest.mark.parametrize("trait", ["license", "parameters", "parser", "renderer", "system", "template"])
+def test_what_the_base_carries_the_candidate_carries(engine: FakeEngine, folder: Path, trait: str) -> None:
+    """A name that lost one of them on its road is refused, and the one that is lost is named."""
+    engine.traits = {BASE: {trait: "the base's"}, NAME: {}}
+    with pytest.raises(Rejected, match=f"has another {trait} than"):
+        run(engine, folder, {"adapter": ADAPTER})

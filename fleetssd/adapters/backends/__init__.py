@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import json
 import resource
 import sys
 import time
@@ -16,12 +17,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from fleetssd.adapters.backends.durable import newest_checkpoint, publish
+from fleetssd.adapters.backends.durable import newest_checkpoint, publish, write
 from fleetssd.adapters.backends.guard import Step, guard
 from fleetssd.adapters.backends.job import BackendModule, Job
 from fleetssd.adapters.backends.preflight import preflight
 from fleetssd.adapters.backends.rows import Encoded, context, encode, load_tokenizer
+from fleetssd.adapters.backends.smoke import witness
 from fleetssd.errors import Rejected, Transient
+from fleetssd.fidelity import write_witnesses
 from fleetssd.placement import Backend
 from fleetssd.training import Row, TrainPlan, TrainResult, learned, steps
 
@@ -65,8 +68,11 @@ def train(
             hint="Start it again: it resumes from its checkpoint.",
         )
     learned(fitted.losses)
+    digest = publish(fitted.save, out)
+    said = write_witnesses(witness(fitted.next_token, tokenizer, rows))
+    write(out / "smoke.json", json.dumps(said, ensure_ascii=False, allow_nan=False).encode())
     return TrainResult(
-        adapter_digest=publish(fitted.save, out),
+        adapter_digest=digest,
         base_digest=plan.base_digest,
         rows_digest=plan.rows_digest,
         rows_used=len(encoded.rows),

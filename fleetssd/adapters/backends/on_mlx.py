@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from fleetssd.adapters.backends import on_unsloth
 from fleetssd.adapters.backends.durable import KEPT, SAVE_STEPS
 from fleetssd.adapters.backends.job import Fitted, Job
 from fleetssd.adapters.backends.rows import cannot_load
+from fleetssd.adapters.backends.smoke import NextToken
 from fleetssd.errors import Misconfigured
 from fleetssd.training import TrainPlan, accumulation, batch_order
 
@@ -60,7 +63,24 @@ def fit(job: Job) -> Fitted:
         losses,
         lambda folder: save_lora_adapters(model, str(folder), adapter_format="peft"),
         told,
+        _next_token(model),
     )
+
+
+def _next_token(model: Any) -> NextToken:
+    import mlx.core as mx  # noqa: PLC0415
+
+    scales = [(layer, layer.scale) for _, layer in model.named_modules() if "lora_a" in layer]
+
+    def ask(ids: Sequence[int], with_adapter: bool) -> Any:
+        model.eval()
+        for layer, scale in scales:
+            layer.scale = scale if with_adapter else 0.0
+        said = model(mx.array([list(ids)]))
+        logits = getattr(said, "logits", said)[0, -1].astype(mx.float32)
+        return np.array(logits - mx.logsumexp(logits))
+
+    return ask
 
 
 def ordered(job: Job) -> Iterator[dict[str, list[int]]]:

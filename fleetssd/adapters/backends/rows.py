@@ -43,10 +43,9 @@ def encode(tokenizer: Any, rows: Iterable[Row], max_length: int, context: int) -
     """
     whole_rows = []
     for row in rows:
-        question = [{"role": "user", "content": row.prompt}]
         answer = {"role": "assistant", "content": row.completion}
-        prompt = _ids(tokenizer, question, add_generation_prompt=True)
-        whole = _ids(tokenizer, [*question, answer])
+        prompt = question_ids(tokenizer, row.prompt)
+        whole = _ids(tokenizer, [*_question(row.prompt), answer])
         if whole[: len(prompt)] != prompt or tokenizer.eos_token_id not in whole[len(prompt) :]:
             raise Corrupt(
                 "the chat template does not render the prompt as a prefix, or does not end the answer's turn",
@@ -57,6 +56,11 @@ def encode(tokenizer: Any, rows: Iterable[Row], max_length: int, context: int) -
     limit = min(max_length or length_limit(lengths), context)
     kept = tuple(row for row, length in zip(whole_rows, lengths, strict=True) if length <= limit)
     return Encoded(kept, len(whole_rows) - len(kept), limit)
+
+
+def question_ids(tokenizer: Any, prompt: str) -> list[int]:
+    """Render a prompt up to where the answer begins."""
+    return _ids(tokenizer, _question(prompt), add_generation_prompt=True)
 
 
 def load_tokenizer(transformers: Any, base: Path) -> Any:
@@ -82,6 +86,10 @@ def cannot_load(error: Exception) -> Misconfigured:
         f"cannot load the base: {(str(error) or type(error).__name__).splitlines()[0]}",
         hint="base.weights names a folder with config.json, safetensors and a tokenizer.",
     )
+
+
+def _question(prompt: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}]
 
 
 def _ids(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> list[int]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ollama
 import stamina
 
-from fleetssd.adapters.ollama_engine.wire import Away, Wire
-from fleetssd.errors import FleetError, Transient
+from fleetssd.adapters.ollama_engine.wire import NOT_OLLAMA, Away, Wire
+from fleetssd.errors import Corrupt, FleetError, Transient
 from fleetssd.ports import Completion, Places, Progress, Prompt
 from fleetssd.recipe import Sampling
 
@@ -98,27 +98,51 @@ class Chat:
 
         return list(self._pool.map(one, prompts))
 
+    def first_tokens(self, model: str, prompts: Sequence[str]) -> list[dict[str, float]]:
+        """Return the log-probabilities of each answer's likeliest first tokens, by their text; empty where untold."""
+
+        def one(text: str) -> dict[str, float]:
+            reply = self._reply(model, Prompt(text, 1), _ONE_TOKEN, TOP)
+            places = reply.logprobs or ()
+            return {str(t.token): float(t.logprob) for t in places[0].top_logprobs or ()} if places else {}
+
+        return list(self._pool.map(one, prompts))
+
     def _ask(self, model: str, prompt: Prompt, sampling: Sampling) -> Completion:
-        reply = self._reply(model, prompt, sampling)
-        if not reply.done:
+        """Ask without the client's models: of thousands of replies, three fields are wanted."""
+        body: dict[str, Any] = {"model": model, "messages": _turn(prompt), "stream": False}
+        body["options"] = options(sampling, prompt.seed, self._num_ctx)
+        for attempt in _attempts():
+            with attempt:
+                reply = self._wire.json("POST", "/api/chat", body)
+        if not reply.get("done"):
             return _FAILED  # the server gave up half-way and said nothing
-        finish = "length" if reply.done_reason == "length" else "stop"
-        return Completion(reply.message.content or "", finish, reply.eval_count or 0)
+        finish = "length" if reply.get("done_reason") == "length" else "stop"
+        message = reply.get("message")
+        if not isinstance(message, dict):
+            raise Corrupt(f"the engine at {self._wire.url} answered without a message", hint=NOT_OLLAMA)
+        return Completion(str(message.get("content") or ""), finish, int(reply.get("eval_count") or 0))
 
     def _reply(self, model: str, prompt: Prompt, sampling: Sampling, top: int = 0) -> ollama.ChatResponse:
-        for attempt in stamina.retry_context(
-            on=Transient, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=2.0
-        ):
+        for attempt in _attempts():
             with attempt, self._wire.told():
                 reply = self._wire.client.chat(
                     model,
-                    [{"role": "user", "content": prompt.text}],
+                    _turn(prompt),
                     stream=False,
                     options=options(sampling, prompt.seed, self._num_ctx),
                     logprobs=True if top else None,
                     top_logprobs=top or None,
                 )
         return reply
+
+
+def _attempts() -> Iterator[stamina.Attempt]:
+    return stamina.retry_context(on=Transient, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=2.0)
+
+
+def _turn(prompt: Prompt) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt.text}]
 
 
 class _Count:
@@ -129,3 +153,4 @@ class _Count:
 
 
 _FAILED = Completion("", "error", 0)
+_ONE_TOKEN = Sampling(0.0, 1, 1.0, 0.0, 1)

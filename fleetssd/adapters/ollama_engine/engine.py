@@ -83,6 +83,10 @@ class OllamaEngine:
             raise Corrupt(f"{model} has {len(adapters)} adapters stacked", hint="Remove that name and install again.")
         return adapters[0] if adapters else None
 
+    def carried(self, model: str) -> dict[str, object]:
+        """Return what a model has of its base beside weights, as `show` tells it."""
+        return artefact.carried(self._show(model))
+
     def rendered(self, model: str, text: str) -> str | None:
         """Return the prompt as the server renders it for one user message; None where it cannot say."""
         messages = [{"role": "user", "content": text}]
@@ -150,6 +154,10 @@ class OllamaEngine:
     def likelihoods(self, model: str, prompts: Sequence[Prompt], sampling: Sampling) -> list[Places]:
         """Chat and return, place by place of each answer, the log-probabilities of the likeliest tokens."""
         return self._chat.likelihoods(model, prompts, sampling)
+
+    def first_tokens(self, model: str, prompts: Sequence[str]) -> list[dict[str, float]]:
+        """Chat and return the log-probabilities of each answer's likeliest first tokens, by their text."""
+        return self._chat.first_tokens(model, prompts)
 
     def preload(self, model: str) -> None:
         """Load a model and keep it."""

@@ -30,6 +30,7 @@ _OURS = (
     "plan.json",
     "rows.jsonl",
     "result.json",
+    "smoke.json",
     "trainer.log",
     "lock",
     "adapter",
