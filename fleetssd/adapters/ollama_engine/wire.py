@@ -49,7 +49,7 @@ class Wire:
         except ValueError:
             table = None
         if not isinstance(table, dict):
-            raise Corrupt(f"{self.url}{path} answered something that is no JSON object", hint=_NOT_OLLAMA)
+            raise Corrupt(f"{self.url}{path} answered something that is no JSON object", hint=NOT_OLLAMA)
         return table
 
     def send(
@@ -89,7 +89,7 @@ class Wire:
             raise Transient(f"the engine at {self.url} hung up: {error}", hint="Its own log says why.") from None
         except ValidationError:
             raise Corrupt(
-                f"the engine at {self.url} answered in a shape that is not Ollama's", hint=_NOT_OLLAMA
+                f"the engine at {self.url} answered in a shape that is not Ollama's", hint=NOT_OLLAMA
             ) from None
 
 
@@ -120,5 +120,5 @@ def _text(response: httpx.Response) -> str:
     return str(table.get("error", table)) if isinstance(table, dict) else str(table)
 
 
-_NOT_OLLAMA = "Does [engine] url point to an Ollama server, and to nothing in front of it?"
+NOT_OLLAMA = "Does [engine] url point to an Ollama server, and to nothing in front of it?"
 _SLOW_HINT = "Raise [engine] timeout_seconds, or look at what else the machine does."
