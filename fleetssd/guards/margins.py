@@ -21,8 +21,8 @@ class Guard:
     `change` is candidate minus base with its interval at 1 - 2 alpha, so that each end is a one-sided bound at alpha.
     `sees` is the smallest drop that so many items could have shown with 80 % power. The state is `holds` where the
     lower end stays within the margin, `drop` where a fall beyond it is shown, `open` where neither is, `few` where
-    the set is too small to be held to the margin, and `blind` where the base itself passes too little to fall by more
-    than the margin. `sentence` says so in words.
+    the set is too small to be held to the margin and did not fall beyond it, and `blind` where the base itself passes
+    too little to fall by more than the margin. `sentence` says so in words.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Guard:
 def weigh(name: str, base: Scores, candidate: Scores, policy: Policy, *, seed: int = 0) -> Guard:
     """Hold a candidate's passes against the base's, paired by item.
 
-    Monotone: a lower score of the candidate never leads to `holds`, and whether a set is `few` or `blind` does not
+    Monotone: a lower score of the candidate never leads to `holds` or `few`, and whether a set is `blind` does not
     depend on the candidate. Scores over different items raise ValueError.
     """
     level = 1.0 - 2.0 * policy.alpha
@@ -78,8 +78,8 @@ def _state(base: Estimate, change: Estimate, policy: Policy) -> State:
         return "blind"
     if change.point < -margin and change.high < 0.0:
         return "drop"
-    if change.problems < policy.guard_items:
-        return "few"
+    if change.problems < policy.guard_items and change.point >= -margin:
+        return "few"  # beyond the margin it is open: more items that fell alike would reject what was promoted here
     return "holds" if change.low >= -margin else "open"
 
 

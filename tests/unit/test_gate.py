@@ -350,6 +350,73 @@ def test_more_evidence_for_the_same_effect_never_turns_promote_into_reject(
     assert design is None or before != "promote" or after == "promote"
 
 
+GUARD_COUNTS = st.lists(st.integers(0, 4), min_size=6, max_size=12)
+
+
+def guarded(items: int, base: list[int], candidate: list[int], policy: Gate) -> Guard:
+    """Return a guard set of so many items with 4 answers each; the counts repeat."""
+    ids = tuple(f"i{number:03}" for number in range(items))
+    cycled = [tuple(counts[number % len(counts)] for number in range(items)) for counts in (base, candidate)]
+    first, second = (Scores(ids, (4,) * items, counts) for counts in cycled)
+    return weigh("shell", first, second, policy)
+
+
+@settings(max_examples=20, deadline=None)
+@given(GUARD_COUNTS, GUARD_COUNTS, GUARD_COUNTS, st.sampled_from([0.05, 0.3]), st.sampled_from([12, 60]))
+def test_a_worse_guard_never_promotes(
+    base: list[int], better: list[int], losses: list[int], margin: float, needed: int
+) -> None:
+    """Law: what guards hold back is not promoted where the candidate passes fewer of their items."""
+    policy = Gate(guard_margin=margin, guard_items=needed)
+    size = min(len(base), len(better), len(losses))
+    worse = [max(0, count - loss) for count, loss in zip(better[:size], losses[:size], strict=True)]
+    kinds = [
+        decide(evidence(guards=(guarded(24, base[:size], counts, policy),)), policy).kind
+        for counts in (worse, better[:size])
+    ]
+    assert kinds[0] != "promote" or kinds[1] == "promote"
+
+
+@settings(max_examples=20, deadline=None)
+@given(GUARD_COUNTS, GUARD_COUNTS, st.integers(2, 6), st.sampled_from([0.05, 0.3]), st.sampled_from([12, 60]))
+def test_more_items_of_the_same_kind_never_turn_promote_into_reject(
+    base: list[int], candidate: list[int], times: int, margin: float, needed: int
+) -> None:
+    """Law: a small guard set that lets a night pass does not reject it where there are more items that moved alike."""
+    policy = Gate(guard_margin=margin, guard_items=needed)
+    size = min(len(base), len(candidate))
+    kinds = [
+        decide(evidence(guards=(guarded(items, base[:size], candidate[:size], policy),)), policy).kind
+        for items in (size, size * times)
+    ]
+    assert kinds != ["promote", "reject"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.booleans(), min_size=48, max_size=48), st.sets(st.integers(0, 47)), st.sampled_from([6, 60]))
+def test_voids_in_a_guard_set_never_help(passed: list[bool], void: set[int], needed: int) -> None:
+    """Law: turning answers of either arm to a guard set into faults never makes a promotion."""
+    policy = Gate(guard_items=needed)
+    rows = [(f"i{number // 4:02}", ok) for number, ok in enumerate(passed)]
+    kinds = []
+    for faults in (void, set()):
+        mine = tally([(item, ok, n in faults) for n, (item, ok) in enumerate(rows)], voids_pass=False)
+        other = tally([(item, n % 3 > 0, n in faults) for n, (item, _) in enumerate(rows)], voids_pass=True)
+        kinds.append(decide(evidence(guards=(weigh("shell", other, mine, policy),)), policy).kind)
+    assert kinds[0] != "promote" or kinds[1] == "promote"
+
+
+@settings(max_examples=15, deadline=None)
+@given(counts, counts, st.sampled_from(["none", "gateway", "bake"]), DESIGNS)
+def test_the_teachers_decode_never_changes_a_verdict(
+    candidate: list[int], teacher: list[int], manage: str, design: Design | None
+) -> None:
+    """Law: the base at the teacher's decode stands beside the evidence and neither makes nor costs a promotion."""
+    night = evidence(candidate=arm(*candidate), manage=manage, design=design)
+    beside = decide(replace(night, teacher=arm(*teacher)), Gate())
+    assert (beside.kind, beside.reason) == (decide(night, Gate()).kind, decide(night, Gate()).reason)
+
+
 def _times(scores: Scores, times: int) -> Scores:
     """Return the same issues several times over."""
     ids = tuple(f"{problem}.{turn}" for turn in range(times) for problem in scores.ids)
