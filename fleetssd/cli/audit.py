@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +22,7 @@ from fleetssd.cli.app import app, err, out, settings
 from fleetssd.cli.reading import percent, points, print_json, show, table
 from fleetssd.config import Settings
 from fleetssd.errors import Misconfigured
+from fleetssd.operations.admission import Verifier
 from fleetssd.operations.audit import Filing, file_issue, take_stock
 from fleetssd.operations.compare import MIN_ISSUES, compare
 
@@ -98,7 +99,8 @@ def _compare(given: Settings, issues: int, samples: int) -> Comparison:
         def progress(done: int, total: int, what: str) -> None:
             shown.update(task, completed=done, total=total, description=what)
 
-        grounds = wiring.open_grounds(given)
+        grounds, clock = wiring.open_grounds(given), wiring.open_clock(given)
+        Verifier(given, store, grounds, lambda: nullcontext(sandbox), clock.now, progress).verify()
         return compare(given, store, engine, sandbox, grounds, progress, issues=issues, samples=samples)
 
 
