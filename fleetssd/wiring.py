@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from fleetssd.guards import Item
     from fleetssd.night_report import NightReport
     from fleetssd.operations.night import Workshop
+    from fleetssd.web.recorder import Recorder
 
 
 def configure_logging() -> None:
@@ -445,6 +446,25 @@ def open_gateway(settings: Settings) -> Starlette:
     client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
     feed = Feed(look, Route(alias, alias, None))
     return build_gateway(feed, client, settings.engine.url, settings.decode, settings.gateway.max_body_bytes)
+
+
+def open_recorder(settings: Settings) -> Recorder | None:
+    """Return what writes a row a call, with a connection of its own; None where telemetry is off.
+
+    The store is opened by the first batch: where it is down, rows wait. Close it when the last answer has ended.
+    """
+    if not settings.telemetry.enabled:
+        return None
+    from fleetssd.web.recorder import Recorder  # noqa: PLC0415
+
+    rules, opened = settings.telemetry, list[SqlStore]()
+
+    def store() -> SqlStore:
+        if not opened:
+            opened.append(open_store(settings))
+        return opened[0]
+
+    return Recorder(store, batch=rules.batch, flush_seconds=rules.flush_ms / 1000, queue=rules.queue)
 
 
 def _once(stack: ExitStack, make: Callable[[], Sandbox]) -> Callable[[], Sandbox]:
