@@ -3,7 +3,7 @@
 The engine is the embedded Ollama with the toy's base and a baked copy of it as candidate. The evaluation is the
 night's own: all arms over every problem, graded in the sandbox, kept in SQLite. The plain load asks the same prompts
 with the same seeds and decode, in the same order, as many at once, and does nothing else. Both take turns: plain,
-evaluation, evaluation, plain.
+evaluation, evaluation, plain. Processor seconds are printed beside: other load moves them less.
 
 usage: python -m benchmarks.saturation [--problems 200] [--samples 8] [--concurrency 16] [--base demo/base]
 """
@@ -13,11 +13,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,6 +62,52 @@ class Load:
     def rate(self) -> float:
         """Tokens a second over all passes."""
         return self.tokens / self.seconds
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Processor seconds so far: of this process, the engine, and the sandbox."""
+
+    client: float
+    engine: float
+    sandbox: float
+
+    def __sub__(self, before: Spent) -> Spent:
+        return Spent(self.client - before.client, self.engine - before.engine, self.sandbox - before.sandbox)
+
+    def __str__(self) -> str:
+        return f"client {self.client:.1f} s, engine {self.engine:.1f} s, sandbox {self.sandbox:.1f} s of processor time"
+
+
+def spent() -> Spent:
+    """Read the processor time of everything below this process, with what ended in it."""
+    parents: dict[int, int] = {}
+    seconds: dict[int, float] = {}
+    names: dict[int, str] = {}
+    tick = os.sysconf("SC_CLK_TCK")
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            number, told = int(entry.name), (entry / "stat").read_text()
+            name, fields = told[told.index("(") + 1 : told.rindex(")")], told[told.rindex(")") + 2 :].split()
+            parents[number], names[number] = int(fields[1]), name
+            seconds[number] = sum(map(int, fields[11:15])) / tick
+    roots: dict[int, int] = {os.getpid(): os.getpid()}
+
+    def root(number: int) -> int:
+        """Return the child of ours that a process descends from; 0 where it is not ours."""
+        if number not in roots:
+            above = parents.get(number, 0)
+            roots[number] = number if above == os.getpid() else root(above) if above > 1 else 0
+        return roots[number]
+
+    parts = {"client": 0.0, "engine": 0.0, "sandbox": 0.0}
+    for number, used in seconds.items():
+        if root(number) == os.getpid():
+            own = os.times()
+            parts["client"] += own.user + own.system
+        elif root(number):
+            parts["sandbox" if names[root(number)] == "bwrap" else "engine"] += used
+    return Spent(**parts)
 
 
 @contextmanager
@@ -138,6 +185,7 @@ def main() -> None:
         sandbox = stack.enter_context(BubblewrapSandbox(workers=2))
         plain(url, arms, problems[: max(4, o.problems // 10)], o.concurrency)  # both models are warm
         for night, kind in enumerate(("plain", "evaluation", "evaluation", "plain"), 1):
+            before = spent()
             if kind == "plain":
                 tokens, seconds = plain(url, arms, problems, o.concurrency)
             else:
@@ -146,6 +194,7 @@ def main() -> None:
                 tokens, seconds = evaluate(served, counted, sandbox, arms, problems)
             loads[kind].add(tokens, seconds)
             print(f"{kind}: {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} tokens/s", flush=True)
+            print(f"  {spent() - before}", flush=True)
     value = loads["evaluation"].rate / loads["plain"].rate
     print(f"evaluation {loads['evaluation'].rate:.0f} tokens/s, plain load {loads['plain'].rate:.0f} tokens/s")
     result = {"claim": "share of a plain load's tokens/s", "value": round(value, 3), "goal": GOAL}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, MutableMapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar, cast
 
 from fleetssd.checkpoints import Answer
 from fleetssd.operations.learn import seed_of
@@ -51,6 +52,8 @@ Stop: TypeAlias = "Callable[[Sequence[Problem]], Decision]"
 """Looks at what is on file of the problems asked so far."""
 Mark: TypeAlias = "Callable[[Sequence[Any], Sequence[Completion], Sandbox], list[Outcome]]"
 """Grades answers to questions of one kind, in order."""
+Known: TypeAlias = "MutableMapping[bytes, Outcome]"
+"""How changes did that were run before, by `_key`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,8 @@ class Arm:
 class Examiner:
     """Asks and grades; what is on file already is neither asked nor graded again.
 
-    `mark` grades the answers; without one they are run against their problems' hidden tests.
+    `mark` grades the answers; without one they are run against their problems' hidden tests, equal answers to one
+    problem once a night, whichever arm gives them: what is `known` is not run again.
     """
 
     night: int
@@ -85,6 +89,7 @@ class Examiner:
     sandbox: Sandbox
     progress: Progress
     mark: Mark | None = None
+    known: Known = field(default_factory=dict)
 
     def examine(
         self, arms: Sequence[Arm], problems: Sequence[Q], stop: Callable[[Sequence[Q]], Decision] | None = None
@@ -95,9 +100,11 @@ class Examiner:
         again, so a night that was interrupted stops where it would have stopped.
         """
         total = sum(arm.samples for arm in arms) * len(problems)
-        have = {
-            arm.name: {(row.problem, row.index) for row in self.store.answers(self.night, arm.name)} for arm in arms
-        }
+        rows = {arm.name: self.store.answers(self.night, arm.name) for arm in arms}
+        have = {name: {(row.problem, row.index) for row in kept} for name, kept in rows.items()}
+        if self.mark is None:
+            self._remember((row for kept in rows.values() for row in kept), cast("Sequence[Problem]", problems))
+        del rows  # every answer's text
         with _Line(total, self.progress) as line:
             seen = 0
             for block in blocks(problems, LOOKS if stop else BLOCKS):
@@ -111,6 +118,15 @@ class Examiner:
                         return Examined(problems[:seen], decision)
             line.drain()
         return Examined(problems, "continue")
+
+    def _remember(self, rows: Iterable[Answer], problems: Sequence[Problem]) -> None:
+        """Learn from the answers on file how their changes did."""
+        asked = {problem.id: problem for problem in problems}
+        for row in rows:
+            if row.problem in asked and not row.fault:
+                change = asked[row.problem].answer(row.completion)
+                if isinstance(change, Change):
+                    self.known.setdefault(_key(asked[row.problem], change), Outcome(row.passed, detail=row.detail))
 
     def _ask(self, arm: Arm, part: Sequence[Question], have: Set[tuple[str, int]]) -> Callable[[], None]:
         """Ask what is not on file yet and return the work that is left: to grade the answers and keep them."""
@@ -127,7 +143,7 @@ class Examiner:
         prompts: Sequence[Prompt],
         completions: Sequence[Completion],
     ) -> None:
-        mark: Mark = self.mark or grade
+        mark: Mark = self.mark or partial(grade, known=self.known)
         outcomes = mark([problem for problem, _ in asked], completions, self.sandbox)
         self.store.add_answers(
             Answer(
@@ -188,17 +204,25 @@ class _Line:
         self._grader.shutdown(cancel_futures=True)
 
 
-def grade(problems: Sequence[Problem], completions: Sequence[Completion], sandbox: Sandbox) -> list[Outcome]:
+def grade(
+    problems: Sequence[Problem], completions: Sequence[Completion], sandbox: Sandbox, known: Known | None = None
+) -> list[Outcome]:
     """Run every answer against its problem's hidden tests; equal answers to one problem are run once.
 
-    An answer to a problem without tests is compared with the merged change instead.
+    What is `known` is not run, and what was run is added to it unless the sandbox failed. An answer to a problem
+    without tests is compared with the merged change instead.
     """
-    runs: dict[tuple[str, Change], tuple[Job, ...]] = {}
+    known = {} if known is None else known
     found = [problem.answer(completion.text) for problem, completion in zip(problems, completions, strict=True)]
-    for problem, change in zip(problems, found, strict=True):
-        if isinstance(change, Change) and problem.gold is None and (problem.id, change) not in runs:
-            runs[problem.id, change] = jobs(str(len(runs)), problem, change)
+    runs: dict[bytes, tuple[Job, ...]] = {}
+    for problem, change, completion in zip(problems, found, completions, strict=True):
+        if isinstance(change, Change) and problem.gold is None and completion.finish != "error":
+            key = _key(problem, change)
+            if key not in known and key not in runs:
+                runs[key] = jobs(str(len(runs)), problem, change)
     grades = {g.id: g for g in sandbox.run([job for each in runs.values() for job in each], lambda *_: None)}
+    fresh = {key: outcome([grades[job.id] for job in each]) for key, each in runs.items()}
+    known.update((key, each) for key, each in fresh.items() if not each.fault)
     out = []
     for problem, completion, change in zip(problems, completions, found, strict=True):
         if completion.finish == "error":
@@ -209,8 +233,14 @@ def grade(problems: Sequence[Problem], completions: Sequence[Completion], sandbo
         elif problem.gold is not None:
             out.append(Outcome(passed=same(change, problem.gold)))
         else:
-            out.append(outcome([grades[job.id] for job in runs[problem.id, change]]))
+            key = _key(problem, change)
+            out.append(fresh[key] if key in fresh else known[key])
     return out
+
+
+def _key(problem: Problem, change: Change) -> bytes:
+    """Return what tells a change from every other in a night; a digest, since files may be large."""
+    return hashlib.sha256(repr((problem.id, change)).encode()).digest()
 
 
 def jobs(name: str, problem: Problem, change: Change) -> tuple[Job, ...]:

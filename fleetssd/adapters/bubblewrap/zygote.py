@@ -15,6 +15,7 @@ import ctypes
 import gc
 import importlib.util
 import json
+import linecache
 import os
 import resource
 import runpy
@@ -387,6 +388,8 @@ def _script(arguments: list[str], files: dict[str, str]) -> None:
     sys.path.insert(0, str(Path(WORK, path).parent))
     # compiled from our copy, so what the code under test does to the file on disk changes nothing
     code = compile(files[path] if path in files else Path(path).read_bytes(), path, "exec", dont_inherit=True)
+    if path in files:  # a traceback then quotes our copy too, without looking for the file
+        linecache.cache[path] = (len(files[path]), None, files[path].splitlines(keepends=True), path)
     module = types.ModuleType("__main__")
     module.__dict__.update(__file__=path, __builtins__=__builtins__)
     sys.modules["__main__"] = module

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -137,7 +137,7 @@ class Chat:
         return reply
 
 
-def _attempts() -> Iterator[stamina.Attempt]:
+def _attempts() -> Iterable[stamina.Attempt]:
     return stamina.retry_context(on=Transient, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=2.0)
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 from sqlmodel import Session, col, func, select
 
 from fleetssd.adapters.store import tables
-from fleetssd.adapters.store.engine import Database, add_missing
+from fleetssd.adapters.store.engine import Database, add_all, add_missing
 from fleetssd.checkpoints import STAGES, Answer, Night, NightState, Sample, Stage, StageRow, VerdictRow
 from fleetssd.errors import Corrupt
 
@@ -72,7 +72,7 @@ class Nights(Database):
     def add_answers(self, answers: Iterable[Answer]) -> None:
         """Keep graded answers; one row a (night, arm, problem, index), and the first one stays."""
         with self.writing() as session:
-            add_missing(session, tables.Evaluations, map(asdict, answers))
+            add_all(session, tables.Evaluations, [asdict(answer) for answer in answers])
 
     def answers(self, night: int, arm: str | None = None) -> list[Answer]:
         """Return graded answers ordered by (arm, problem, index)."""
