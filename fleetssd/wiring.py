@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import structlog
@@ -39,12 +40,15 @@ from fleetssd.twins import Sketch
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
+    from fleetssd.adapters.key_file import KeyFile
     from fleetssd.adapters.gitea_http import GiteaForge
     from fleetssd.adapters.ollama_engine import OllamaEngine
     from fleetssd.adapters.retaindb import RetainDb
     from fleetssd.adapters.store import SqlStore
     from fleetssd.audit import Reading
+    from fleetssd.calls import Call, Gap
     from fleetssd.guards import Item
     from fleetssd.night_report import NightReport
     from fleetssd.operations.night import Workshop
@@ -421,50 +425,48 @@ def _app(settings: Settings, store: SqlStore, clock: Clock, hint: Callable[[], N
     return build_app(lambda: read_report(settings, store, clock.now()), routes(settings, store, clock, hint))
 
 
-def open_gateway(settings: Settings) -> Starlette:
+def open_gateway(settings: Settings) -> ASGIApp:
     """Return the pass-through in front of the engine, fed by the swap log.
 
     The store is opened by the first look at it: where it is down, requests for the alias still flow.
     """
-    import httpx  # noqa: PLC0415
-
-    from fleetssd.gateway import Route, route  # noqa: PLC0415
+    from fleetssd.routes import Route, Routing, routing  # noqa: PLC0415
+    from fleetssd.web.call_queue import CallQueue  # noqa: PLC0415
     from fleetssd.web.feed import Feed  # noqa: PLC0415
-    from fleetssd.web.gateway import build_gateway  # noqa: PLC0415
+    from fleetssd.web.gateway_app import build_gateway  # noqa: PLC0415
+    from fleetssd.web.upstream import Upstream  # noqa: PLC0415
 
     alias = settings.engine.alias
     opened: list[SqlStore] = []
-
-    def look() -> Route:
-        if not opened:
-            opened.append(open_store(settings))
-        return route(alias, opened[0].swaps(), opened[0].checkpoints())
-
-    # An answer may be hours of silence away; only its start, and a caller who hangs up, can be told from a dead engine.
-    timeout = httpx.Timeout(None, connect=5.0, write=settings.engine.timeout_seconds)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-    client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
-    feed = Feed(look, Route(alias, alias, None))
-    return build_gateway(feed, client, settings.engine.url, settings.decode, settings.gateway.max_body_bytes)
-
-
-def open_recorder(settings: Settings) -> Recorder | None:
-    """Return what writes a row a call, with a connection of its own; None where telemetry is off.
-
-    The store is opened by the first batch: where it is down, rows wait. Close it when the last answer has ended.
-    """
-    if not settings.telemetry.enabled:
-        return None
-    from fleetssd.web.recorder import Recorder  # noqa: PLC0415
-
-    rules, opened = settings.telemetry, list[SqlStore]()
+    opening = Lock()
 
     def store() -> SqlStore:
-        if not opened:
-            opened.append(open_store(settings))
+        with opening:
+            if not opened:
+                opened.append(open_store(settings))
         return opened[0]
 
-    return Recorder(store, batch=rules.batch, flush_seconds=rules.flush_ms / 1000, queue=rules.queue)
+    def look() -> Routing:
+        return routing(alias, store().swaps(), store().checkpoints(), store().canary())
+
+    def write(calls: Sequence[Call], gap: Gap | None) -> None:
+        if settings.telemetry.enabled:
+            store().add_calls(calls, gap)
+
+    keys = open_keys(settings)
+    return build_gateway(
+        Feed(look, Routing(Route(alias, alias, None)), keys.read if keys else lambda: None),
+        Upstream(settings.engine.url),
+        CallQueue(write, settings.telemetry),
+        settings,
+    )
+
+
+def open_keys(settings: Settings) -> KeyFile | None:
+    """Return the file of the gateway's API keys; None where nobody needs one."""
+    from fleetssd.adapters.key_file import KeyFile  # noqa: PLC0415
+
+    return KeyFile(settings.gateway.keys_file) if settings.gateway.keys_file else None
 
 
 def _once(stack: ExitStack, make: Callable[[], Sandbox]) -> Callable[[], Sandbox]:
