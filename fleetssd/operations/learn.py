@@ -177,6 +177,9 @@ def build(plan: NightPlan, builder: Builder, base: Base, folder: Path, tau: floa
     same_base(plan, base)
     adapter, out = folder / "train" / "adapter", folder / "artefact"
     out.mkdir(parents=True, exist_ok=True)
+    link = out / "peft"  # the same matrices for engines that read no GGUF
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path("..") / "train" / "adapter")
     retyped: dict[str, int] = {}
     files = {"adapter": builder.adapter(adapter, base.gguf, out / "adapter.gguf")}
     if road.startswith("merged"):

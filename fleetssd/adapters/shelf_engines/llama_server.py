@@ -1,0 +1,321 @@
+"""llama.cpp's server as an engine: adapters that it was started with, chosen by scale, request by request."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from fleetssd.adapters.shelf_engines.asking import FAILED, Asker
+from fleetssd.adapters.shelf_engines.shelf import Shelf
+from fleetssd.adapters.shelf_engines.wire import Wire
+from fleetssd.artefact import Probe, same_name
+from fleetssd.errors import Corrupt, FleetError, Misconfigured, Rejected, Transient
+from fleetssd.ports import Completion, Places, Progress, Prompt
+from fleetssd.recipe import Sampling
+from fleetssd.shelf import ADAPTER, Applied, active, read_applied, scales, served_digest
+
+LOOK_AGAIN = 0.1
+"""Seconds between two looks at a server that starts."""
+WORDS = 64
+"""Words of a prompt that shows whether prompt caches are kept apart; llama-server keeps none that is very short."""
+
+
+class LlamaServerEngine:
+    """A llama-server behind the Engine port: a name is an adapter of the folder, the alias is its global scales.
+
+    It reads adapter files at its start only, so a new one needs `reload` (argv of a restart), or a person who restarts
+    it. Every request of ours says which adapters apply; the alias is for requests that say nothing.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        base_model: str,
+        alias: str,
+        shelf: Shelf,
+        *,
+        reload: Sequence[str] = (),
+        timeout: float = 120.0,
+        concurrency: int = 4,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._wire = Wire(url, timeout, transport)
+        self._base, self._alias, self._shelf = base_model, alias, shelf
+        self._reload, self._timeout = tuple(reload), timeout
+        self._asker = Asker(self._wire, concurrency, _said)
+
+    def close(self) -> None:
+        """End every request and close every connection."""
+        self._asker.close()
+        self._wire.close()
+
+    # --- reading
+
+    def version(self) -> str:
+        """Return what the server says that it is; for reports and caches, never for decisions."""
+        return f"llama-server {self._props().get('build_info', 'unknown build')}"
+
+    def digest_of(self, model: str) -> str | None:
+        """Return the digest of what a name means: base, adapter and chat template; None where there is no such name."""
+        props, held = self._props(), self._held()
+        if not self._there(model, held):
+            return None
+        return served_digest(self._blob(props), self._adapter(model, held), str(props.get("chat_template", "")))
+
+    def names(self) -> dict[str, str]:
+        """Return every name with its digest: the base, the alias, and each adapter that server and folder both have."""
+        held = self._held()
+        models = [self._base, self._alias, *(one.name for one in held if one.name and self._there(one.name, held))]
+        return {model: digest for model in models if (digest := self.digest_of(model))}
+
+    def blob_of(self, model: str) -> str:
+        """Return the sha256 (hex) of the one GGUF that the server has, read from the file that it names."""
+        self._must(model, self._held())
+        return self._blob(self._props())
+
+    def adapter_of(self, model: str) -> str | None:
+        """Return the sha256 (hex) of the adapter that a name applies; several at once raise Misconfigured."""
+        held = self._held()
+        self._must(model, held)
+        return self._adapter(model, held)
+
+    def carried(self, model: str) -> dict[str, object]:
+        """Return the chat template, all that a model has beside weights; an adapter brings none of its own."""
+        self._must(model, self._held())
+        return {"template": str(self._props().get("chat_template", ""))}
+
+    def rendered(self, model: str, text: str) -> str | None:
+        """Return the prompt as the server renders it; the template is the base's, whatever the adapter."""
+        self._must(model, self._held())
+        messages = [{"role": "user", "content": text}]
+        return str(self._wire.json("POST", "/apply-template", {"messages": messages})["prompt"])
+
+    def loaded(self) -> dict[str, str]:
+        """Return the names that are loaded now, which are all."""
+        return self.names()
+
+    def complete(
+        self, model: str, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress
+    ) -> list[Completion]:
+        """Chat with a model, many prompts at once, every adapter's scale sent with every request.
+
+        Failures are `finish="error"`. Raises Transient where the server is gone, or restarts meanwhile.
+        """
+        held = self._held()
+        if not self._there(model, held):
+            return [FAILED] * len(prompts)
+        answers = self._asker.complete(self._whose(model, held), prompts, sampling, progress)
+        self._same_server(held)
+        return answers
+
+    def likelihoods(self, model: str, prompts: Sequence[Prompt], sampling: Sampling) -> list[Places]:
+        """Chat and return, place by place of each answer, the log-probabilities of the likeliest tokens."""
+        held = self._held()
+        self._must(model, held)
+        places = self._asker.likelihoods(self._whose(model, held), prompts, sampling)
+        self._same_server(held)
+        return places
+
+    def first_tokens(self, model: str, prompts: Sequence[str]) -> list[dict[str, float]]:
+        """Return the log-probabilities of each answer's likeliest first tokens by their text."""
+        held = self._held()
+        self._must(model, held)
+        first = self._asker.first_tokens(self._whose(model, held), prompts)
+        self._same_server(held)
+        return first
+
+    # --- installing
+
+    def upload(self, path: Path) -> str:
+        """Put an adapter into the folder and return its sha256 (hex)."""
+        return self._shelf.put(path)
+
+    def pull(self, model: str, base_model: str, blob: str | None, adapter: str | None) -> str:
+        """Refuse: llama-server takes nothing from a registry. Raises Misconfigured."""
+        raise Misconfigured("llama-server takes nothing from a registry", hint='Set [engine] road = "auto".')
+
+    def create(self, model: str, base_model: str, blob: str | None, adapter: str | None) -> str:
+        """Give an uploaded adapter its name, have the server read it, and return the digest.
+
+        Raises Misconfigured for anything but an adapter on the server's own base, or where the server mixes the prompt
+        caches of adapters; Transient where a person must restart it first.
+        """
+        if adapter is None or blob not in (None, self.blob_of(base_model)):
+            raise Misconfigured("llama-server serves one GGUF; only adapters on it come in", hint=_ADAPTERS_ONLY)
+        if not same_name(base_model, self._base):
+            raise Rejected(
+                f"{base_model} is not the base", hint="Adapters go onto the pristine base alone.", status=404
+            )
+        self._shelf.link(model, adapter)
+        if not self._there(model, self._held()):
+            self._restart(model)
+        held = self._held()
+        self._kept_apart(held)
+        if self._adapter(model, held) != adapter:
+            raise Corrupt(f"{model} is not what was installed under that name", hint="Who else writes the folder?")
+        return str(self.digest_of(model))
+
+    # --- serving
+
+    def preload(self, model: str) -> None:
+        """See that a model is there: every adapter that the server knows is loaded."""
+        self._must(model, self._held())
+
+    def point(self, alias: str, model: str) -> None:
+        """Set the global scales to a model, then make every slot forget what it read under another.
+
+        Returns when no slot holds the old one's cache; a slot that answers is waited for. Raises Rejected where there
+        is no such model, Transient where a slot stays busy (pointing again finishes).
+        """
+        if not same_name(alias, self._alias):
+            raise Misconfigured(f"llama-server has one alias, {self._alias}", hint="Set [engine] alias to it.")
+        held = self._held()
+        self._must(model, held)
+        if not same_name(model, alias):
+            self._shelf.point(self._alias, model)
+        self._apply(model, held)
+        self._wash(model, held)
+
+    def remove(self, model: str) -> None:
+        """Take a name out of the folder; the server forgets the adapter at its next start."""
+        if same_name(model, self._base) or same_name(model, self._alias):
+            raise Rejected(f"{model} is no adapter of ours", hint="Only adapters can be removed.")
+        self._shelf.unlink(model)
+
+    def drop(self, blob: str, base_model: str) -> bool:
+        """Delete an adapter (sha256) that no name refers to; False where there is none, or one does."""
+        return self._shelf.drop(blob)
+
+    def room(self) -> int | None:
+        """Return the bytes that are free where adapters are kept."""
+        return self._shelf.room()
+
+    # --- probing
+
+    def probe(self) -> Probe:
+        """Find out by trying what the server does; nothing is left behind.
+
+        Raises Misconfigured where several adapters apply at once, or where prompt caches of adapters are mixed.
+        """
+        held = self._held()
+        active(held)
+        self._blob(self._props())
+        self._kept_apart(held)
+        return Probe(self.version(), creates_adapters=True, loads_adapters=True, logprobs=True, renders=True)
+
+    # --- parts
+
+    def _props(self) -> dict[str, Any]:
+        props = self._wire.json("GET", "/props")
+        if not isinstance(props, dict) or "model_path" not in props:
+            raise Misconfigured(f"{self._wire.url} is no llama-server over one model", hint=_ONE_MODEL)
+        return props
+
+    def _held(self) -> tuple[Applied, ...]:
+        return read_applied(self._wire.json("GET", "/lora-adapters"))
+
+    def _blob(self, props: dict[str, Any]) -> str:
+        return self._shelf.file_digest(Path(props["model_path"]))
+
+    def _there(self, model: str, held: Sequence[Applied]) -> bool:
+        if same_name(model, self._base) or same_name(model, self._alias):
+            return True
+        return any(one.name == model for one in held) and self._shelf.has(model, ADAPTER)
+
+    def _must(self, model: str, held: Sequence[Applied]) -> None:
+        if not self._there(model, held):
+            raise Rejected(f"the engine has no model {model}", hint="Was it deleted by hand?", status=404)
+
+    def _entry(self, model: str, held: Sequence[Applied]) -> str | None:
+        """Return the adapter's name that a model means, None for the base."""
+        if same_name(model, self._alias):
+            on = active(held)
+            return on.name if on else None
+        return None if same_name(model, self._base) else model
+
+    def _adapter(self, model: str, held: Sequence[Applied]) -> str | None:
+        name = self._entry(model, held)
+        return self._shelf.digest(name) if name is not None else None
+
+    def _whose(self, model: str, held: Sequence[Applied]) -> dict[str, Any]:
+        return {"lora": scales(held, self._entry(model, held))}
+
+    def _same_server(self, before: Sequence[Applied]) -> None:
+        """Raise Transient where ids changed their meaning: an answer may then be another adapter's."""
+        if [(one.id, one.name) for one in self._held()] != [(one.id, one.name) for one in before]:
+            raise Transient("llama-server restarted while it was asked", hint="Its adapters may be numbered anew.")
+
+    def _apply(self, model: str, held: Sequence[Applied]) -> None:
+        name = self._entry(model, held)
+        self._wire.json("POST", "/lora-adapters", scales(held, name))
+        on = active(self._held())  # it says success to ids that it does not know, too
+        if (on.name if on else None) != name:
+            raise Corrupt(f"llama-server does not apply {model}", hint="Does anything else post to /lora-adapters?")
+
+    def _wash(self, model: str, held: Sequence[Applied]) -> None:
+        """Let every slot answer one token to a word of ours: a change of global scales leaves old prefixes in them."""
+        body = {"prompt": "x", "n_predict": 1, "cache_prompt": False, **self._whose(model, held)}
+        for slot in range(int(self._props().get("total_slots", 1))):
+            self._wire.json("POST", "/completion", body | {"id_slot": slot})
+
+    def _kept_apart(self, held: Sequence[Applied]) -> None:
+        """Raise Misconfigured where a prompt read under one adapter is taken for one that was read under another.
+
+        It is, from the cache in RAM that `--cache-ram 0` switches off. A prompt is read with an adapter, pushed out of
+        its slot by others, and asked for again without it: it must be read again.
+        """
+        ours = next((one.name for one in held if one.name), None)
+        if ours is None:
+            return
+        slots = int(self._props().get("total_slots", 1))
+        texts = [" ".join(secrets.token_hex(2) for _ in range(WORDS)) for _ in range(slots + 2)]
+        asked = {"n_predict": 1, "cache_prompt": True, "lora": scales(held, ours)}
+        for text in texts:
+            self._wire.json("POST", "/completion", {"prompt": text, **asked})
+        for text in texts:
+            again = self._wire.json("POST", "/completion", {"prompt": text, **asked, "lora": scales(held, None)})
+            times = again.get("timings", {})
+            if int(times.get("cache_n", 0)) > int(times.get("prompt_n", 0)):  # a token or two may be the base's own
+                raise Misconfigured("llama-server mixes the prompt caches of adapters", hint=_CACHE)
+
+    def _restart(self, model: str) -> None:
+        """Have the server read the folder again, and give it back the scales that it forgets."""
+        if not self._reload:
+            raise Transient(f"llama-server was started before {model} was there", hint=_RESTART)
+        on = active(self._held())
+        try:
+            subprocess.run(self._reload, check=True, timeout=self._timeout, capture_output=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise Misconfigured(
+                f"[engine] reload_command failed: {type(error).__name__}", hint="Run it by hand; its output says why."
+            ) from None
+        end = time.monotonic() + self._timeout
+        while not self._lists(model):
+            if time.monotonic() > end:
+                raise Transient(f"llama-server came back without {model}", hint=_RESTART)
+            time.sleep(LOOK_AGAIN)
+        self._apply(on.name if on and on.name else self._base, self._held())
+
+    def _lists(self, model: str) -> bool:
+        try:
+            return any(one.name == model for one in self._held())
+        except FleetError:
+            return False  # it loads
+
+
+def _said(sampling: Sampling) -> dict[str, Any]:
+    return {"samplers": list(sampling.order), "top_k": sampling.top_k, "typical_p": 1.0, "repeat_penalty": 1.0}
+
+
+_ADAPTERS_ONLY = 'Set [engine] road = "auto" and [decode] manage to "none" or "gateway".'
+_ONE_MODEL = "Start llama-server with -m FILE; its router of many models is not supported."
+_CACHE = "Start llama-server with --cache-ram 0."
+_RESTART = (
+    "Restart it with one --lora for each adapter.gguf in [engine] adapters_dir; reload_command can do that every night."
+)
