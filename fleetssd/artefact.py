@@ -71,6 +71,12 @@ def same_name(one: str, other: str) -> bool:
     return [part.lower() for part in split_tag(one)] == [part.lower() for part in split_tag(other)]
 
 
+def elsewhere(name: str) -> bool:
+    """Say whether a name sends its requests out of the house: Ollama runs what has a `cloud` tag on ollama.com."""
+    tag = split_tag(name)[1].lower()
+    return tag == "cloud" or tag.endswith("-cloud")
+
+
 def manifest(base: Shown, model: Blob, adapter: Blob | None) -> Manifest:
     """Write the manifest of `base` with `model` as its GGUF (its own, a baked copy, a merged file) and an adapter.
 

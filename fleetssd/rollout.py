@@ -21,6 +21,13 @@ class Preload:
 
 
 @dataclass(frozen=True, slots=True)
+class Quiet:
+    """Wait a little for a moment in which nobody asks a model, for what comes next makes its callers wait."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """Copy the alias onto a model's name."""
 
@@ -35,17 +42,25 @@ class Prove:
     adapter: str | None
 
 
-Step: TypeAlias = Preload | Point | Prove
+Step: TypeAlias = Preload | Quiet | Point | Prove
 
 
-def plan_flip(candidate: Checkpoint, *, shared_blob: bool) -> tuple[Step, ...]:
+def plan_flip(candidate: Checkpoint, incumbent: Checkpoint, *, beside: bool) -> tuple[Step, ...]:
     """Return the steps that put a candidate before the fleet.
 
-    A candidate with a GGUF of its own is loaded beside the incumbent first. One that shares the incumbent's GGUF
-    would evict it, so the alias moves first and the load follows at once (contracts: one runner a base file).
+    `beside` the incumbent it is loaded first, and nobody notices the flip. Where it would evict the incumbent (it
+    shares its GGUF, and an engine has one runner a file, or there is no room for two) a quiet moment is waited for,
+    the alias moves first and the load follows at once: the other order would load the incumbent once more.
     """
-    first = () if shared_blob else (Preload(candidate.model),)
-    return (*first, *plan_return(candidate))
+    first: Step = Preload(candidate.model) if beside else Quiet(incumbent.model)
+    return (first, *plan_return(candidate))
+
+
+def crowded(swaps: Sequence[Swap]) -> bool:
+    """Say whether two models of this fleet do not fit beside each other, as the newest flip that could tell found."""
+    told = [swap.evidence for swap in swaps if swap.kind == "flip" and swap.done and not swap.evidence.get("one_file")]
+    seen = [evidence["previous_stays_loaded"] for evidence in told if evidence.get("previous_stays_loaded") is not None]
+    return bool(seen) and not seen[-1]
 
 
 def plan_return(checkpoint: Checkpoint) -> tuple[Step, ...]:

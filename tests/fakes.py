@@ -141,12 +141,23 @@ class FakeEngine:
         """Return what is loaded."""
         return dict(self.running.values())
 
-    def point(self, alias: str, model: str) -> None:
+    def quiet(self, model: str) -> bool:
+        """Find it quiet at once."""
+        self._called(f"quiet {model}")
+        return True
+
+    def release(self, model: str) -> None:
+        """Unload, where it is this one that is loaded."""
+        self._called(f"release {model}")
+        self.running = {b: m for b, m in self.running.items() if m[1] != self.models[model][0]}
+
+    def point(self, alias: str, model: str) -> int:
         """Copy a name."""
         self._called(f"point {model}")
         if model not in self.models:
             raise Rejected(f"no model {model}")
         self.models[alias] = self.models[model]
+        return 1
 
     def remove(self, model: str) -> None:
         """Delete a name."""

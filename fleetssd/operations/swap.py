@@ -16,7 +16,19 @@ from fleetssd.checkpoints import Actor, Checkpoint, Swap, SwapKind
 from fleetssd.config import Settings
 from fleetssd.errors import Corrupt, FleetError, Misconfigured, Rejected, Transient
 from fleetssd.ports import Engine, Store
-from fleetssd.rollout import Point, Preload, Prove, Step, cooling, plan_flip, plan_return, resume, rolled_back
+from fleetssd.rollout import (
+    Point,
+    Preload,
+    Prove,
+    Quiet,
+    Step,
+    cooling,
+    crowded,
+    plan_flip,
+    plan_return,
+    resume,
+    rolled_back,
+)
 from fleetssd.serving import rollback_target, served, unproven
 
 log = structlog.get_logger()
@@ -88,8 +100,11 @@ def rollback(
         return _run(hand, store.begin_swap(line, now))
 
 
-def settle(store: Store, flipped: Swap, *, reason: str, now: datetime, evidence: Mapping[str, Any]) -> Swap:
-    """Close a watch window: the checkpoint stays."""
+def settle(
+    store: Store, engine: Engine, flipped: Swap, *, reason: str, now: datetime, evidence: Mapping[str, Any]
+) -> Swap:
+    """Close a watch window: the checkpoint stays, and the one before it leaves memory; on disk it is kept."""
+    _release(engine, _on_file(store, flipped.from_digest), _on_file(store, flipped.to_digest))
     line = Swap(0, "settle", "watch", flipped.to_digest, flipped.to_digest, flipped.to_model, flipped.night, reason)
     return _finish(store, store.begin_swap(line, now), now, evidence)
 
@@ -129,10 +144,12 @@ def _recover(hand: _Hand) -> Swap | None:
 def _run(hand: _Hand, swap: Swap) -> Swap:
     """Take the steps of a begun swap and write its proof; a step that cannot succeed undoes them."""
     engine, target, origin = hand.engine, _on_file(hand.store, swap.to_digest), _on_file(hand.store, swap.from_digest)
-    before = engine.loaded().values()
+    before, found = engine.loaded().values(), dict[str, Any]()
     try:
-        for step in _steps(engine, swap, target, origin):
-            _take(engine, hand.alias, step)
+        one_file = target.kind == "adapter" and engine.blob_of(target.model) == engine.blob_of(origin.model)
+        beside = swap.kind == "flip" and not one_file and not crowded(hand.store.swaps())
+        for step in plan_return(target) if swap.kind == "rollback" else plan_flip(target, origin, beside=beside):
+            found |= _take(engine, hand.alias, step)
     except Transient:
         raise  # the line stays open: the next start, or the next try, finishes it
     except FleetError as error:
@@ -145,28 +162,40 @@ def _run(hand: _Hand, swap: Swap) -> Swap:
         "model": target.model,
         "loaded": target.served_digest in after,
         "previous_stays_loaded": origin.served_digest in after if origin.served_digest in before else None,
+        "one_file": one_file,
+        "beside": beside,
+        **found,
     }
-    return _finish(hand.store, swap, hand.now, proof)
-
-
-def _steps(engine: Engine, swap: Swap, target: Checkpoint, origin: Checkpoint) -> tuple[Step, ...]:
+    done = _finish(hand.store, swap, hand.now, proof)
     if swap.kind == "rollback":
-        return plan_return(target)
-    shared = target.kind == "adapter" and engine.blob_of(target.model) == engine.blob_of(origin.model)
-    return plan_flip(target, shared_blob=shared)
+        _release(engine, origin, target)
+    return done
 
 
-def _take(engine: Engine, alias: str, step: Step) -> None:
+def _release(engine: Engine, gone: Checkpoint, stays: Checkpoint) -> None:
+    """Let what serves no more leave memory after its last answer; that it cannot is no reason to fail a swap."""
+    if gone.served_digest != stays.served_digest:
+        try:
+            engine.release(gone.model)
+        except FleetError as error:
+            log.warning("not_released", model=gone.model, error=error.message)
+
+
+def _take(engine: Engine, alias: str, step: Step) -> dict[str, Any]:
+    """Take one step and return what it found out, for the swap's evidence."""
     match step:
         case Preload(model):
             engine.preload(model)
+        case Quiet(model):
+            return {"quiet": engine.quiet(model)}
         case Point(model):
-            engine.point(alias, model)
+            return {"alias_copies": engine.point(alias, model)}
         case Prove(served_digest, adapter):
             if engine.digest_of(alias) != served_digest or engine.adapter_of(alias) != adapter:
                 raise Corrupt(
                     f"{alias} does not serve what it was pointed to", hint="Does anything else write to the engine?"
                 )
+    return {}
 
 
 def _undo(hand: _Hand, swap: Swap, why: str) -> None:

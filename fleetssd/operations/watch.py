@@ -47,7 +47,7 @@ def watch_once(
         return rollback(
             store, engine, settings, actor="watch", reason=verdict.reason, now=now, evidence=evidence, only_from=only
         )
-    return settle(store, flipped, reason=verdict.reason, now=now, evidence=evidence) if over else None
+    return settle(store, engine, flipped, reason=verdict.reason, now=now, evidence=evidence) if over else None
 
 
 def as_readings(answers: Sequence[Answer], expected: Mapping[str, float]) -> list[Reading]:

@@ -124,8 +124,16 @@ class Engine(Protocol):
         """Return the names that are loaded now, with the server's digests."""
         ...
 
-    def point(self, alias: str, model: str) -> None:
-        """Make the alias serve this model (copy), repeating where the copy window shows a broken alias."""
+    def quiet(self, model: str) -> bool:
+        """Wait a little for a moment in which nobody asks this model; False where there was none."""
+        ...
+
+    def release(self, model: str) -> None:
+        """Let a model leave memory once its last request has ended; one that is not loaded is no error."""
+        ...
+
+    def point(self, alias: str, model: str) -> int:
+        """Make the alias serve this model and return the copies that it took: a broken alias is copied again."""
         ...
 
     def remove(self, model: str) -> None:

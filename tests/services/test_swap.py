@@ -121,7 +121,45 @@ def test_an_adapter_on_the_incumbents_file_is_loaded_after(fleet: Fleet) -> None
     fleet.engine.models[adapter.model] = ("served-lora", "blob-base", "lora")
     fleet.engine.calls.clear()
     fleet.flip(adapter)
-    assert fleet.engine.calls == [f"point {adapter.model}", f"preload {adapter.model}"]
+    assert fleet.engine.calls == [f"quiet {BASE.model}", f"point {adapter.model}", f"preload {adapter.model}"]
+
+
+def test_where_two_do_not_fit_the_alias_moves_first(fleet: Fleet) -> None:
+    """A flip that put the incumbent out of memory is remembered: the next one waits for a quiet moment instead."""
+
+    def one_place(call: str) -> None:
+        if call.startswith("preload"):
+            fleet.engine.running.clear()
+
+    fleet.engine.before = one_place
+    first = fleet.flip(ONE)
+    assert (first.evidence["beside"], first.evidence["previous_stays_loaded"]) == (True, False)
+    fleet.engine.calls.clear()
+    second = fleet.flip(TWO)
+    assert fleet.engine.calls == [f"quiet {ONE.model}", f"point {TWO.model}", f"preload {TWO.model}"]
+    assert (second.evidence["beside"], second.evidence["quiet"], second.evidence["alias_copies"]) == (False, True, 1)
+
+
+def test_what_went_wrong_leaves_memory(fleet: Fleet) -> None:
+    """After a rollback only what serves is loaded; what was rolled back stays on disk."""
+    fleet.flip(ONE)
+    assert set(fleet.engine.loaded().values()) == {"served-base", "served-one"}
+    fleet.rollback()
+    assert set(fleet.engine.loaded().values()) == {"served-base"}
+    assert ONE.model in fleet.engine.models
+
+
+def test_an_engine_that_cannot_release_fails_no_rollback(fleet: Fleet) -> None:
+    """The alias is back and proven; that memory is not free yet is a warning."""
+    fleet.flip(ONE)
+
+    def away(call: str) -> None:
+        if call.startswith("release"):
+            raise Transient("no engine answers")
+
+    fleet.engine.before = away
+    assert fleet.rollback().done
+    assert fleet.serves() == "base"
 
 
 def test_rolling_back_twice_goes_back_two_steps(fleet: Fleet) -> None:
@@ -306,6 +344,7 @@ def test_a_healthy_checkpoint_settles_when_its_window_ends(fleet: Fleet) -> None
     settled = fleet.watch(61)
     assert settled is not None
     assert (settled.kind, settled.to_digest, settled.done) == ("settle", "one", True)
+    assert set(fleet.engine.loaded().values()) == {"served-one"}
     assert fleet.watch(62) is None
     assert watch_window(fleet.store.swaps(), 60).state == "settled"
     assert fleet.serves() == "one"

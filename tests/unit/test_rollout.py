@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import comb
 
@@ -16,10 +17,12 @@ from fleetssd.rollout import (
     Point,
     Preload,
     Prove,
+    Quiet,
     Reading,
     Stay,
     at_most,
     cooling,
+    crowded,
     plan_flip,
     plan_return,
     resume,
@@ -46,14 +49,27 @@ def line(
 
 def test_a_candidate_with_its_own_file_is_loaded_first() -> None:
     """Nobody waits for a load: it happens beside the incumbent, before the alias moves."""
-    steps = plan_flip(checkpoint("c"), shared_blob=False)
+    steps = plan_flip(checkpoint("c"), checkpoint("b"), beside=True)
     assert [type(step) for step in steps] == [Preload, Point, Prove, Preload]
 
 
 def test_a_candidate_on_the_shared_file_is_loaded_after() -> None:
-    """Loading it first would evict the incumbent, so the alias moves first."""
-    steps = plan_flip(checkpoint("c", "adapter"), shared_blob=True)
-    assert steps == (Point("fleet:c"), Prove("served-c", "c"), Preload("fleet:c"))
+    """Loading it first would evict the incumbent, so in a quiet moment the alias moves first."""
+    steps = plan_flip(checkpoint("c", "adapter"), checkpoint("b"), beside=False)
+    assert steps == (Quiet("fleet:b"), Point("fleet:c"), Prove("served-c", "c"), Preload("fleet:c"))
+
+
+@pytest.mark.parametrize(
+    ("seen", "one_file", "expected"),
+    [([], False, False), ([False], False, True), ([True], False, False), ([None], False, False),
+     ([False, None], False, True), ([False, True], False, False), ([False], True, False)],
+)  # fmt: skip
+def test_an_engine_is_crowded_where_the_last_flip_put_the_incumbent_out(
+    seen: list[bool | None], one_file: bool, expected: bool
+) -> None:
+    """The newest flip of two files that could tell decides; one file has one place in any case."""
+    swaps = [replace(line("flip", "c"), evidence={"previous_stays_loaded": one, "one_file": one_file}) for one in seen]
+    assert crowded(swaps) is expected
 
 
 def test_going_back_moves_the_alias_first() -> None:
@@ -67,7 +83,7 @@ def test_going_back_moves_the_alias_first() -> None:
 def test_a_kill_at_any_step_ends_at_candidate_or_incumbent(kind: Kind, shared: bool, torn: bool) -> None:
     """Replaying a restart after each step, with the copy whole or torn, always ends proven, at one of the two."""
     candidate = checkpoint("c", kind)
-    steps = plan_flip(candidate, shared_blob=shared)
+    steps = plan_flip(candidate, checkpoint("b"), beside=not shared)
     for killed_at in range(len(steps) + 1):
         for target_digest in ("served-c", None, "something else"):
             alias: str | None = "served-base"

@@ -30,6 +30,8 @@ ORPHAN = "fleetssd-orphan:x"
 POINT_TRIES = 8
 POINT_PAUSE = 0.01
 """Seconds between tries: the window in which a copied alias is half written is 2 to 6 ms."""
+MOMENT, PATIENCE = 1.0, 30.0
+"""Seconds without an answer that are quiet, and how long they are waited for."""
 
 
 class OllamaEngine:
@@ -90,6 +92,7 @@ class OllamaEngine:
     def rendered(self, model: str, text: str) -> str | None:
         """Return the prompt as the server renders it for one user message; None where it cannot say."""
         messages = [{"role": "user", "content": text}]
+        _ours(model)
         body = {"model": model, "messages": messages, "stream": False, "_debug_render_only": True}
         options = {"options": {"num_ctx": self._num_ctx}} if self._num_ctx else {}
         info = self._wire.json("POST", "/api/chat", body | options, slow=True).get("_debug_info")
@@ -107,6 +110,7 @@ class OllamaEngine:
 
         Raises Transient where the server is gone altogether.
         """
+        _ours(model)
         return self._chat.complete(model, prompts, sampling, progress)
 
     # --- installing
@@ -127,7 +131,7 @@ class OllamaEngine:
         It is the base with another GGUF (`blob`; None: the base's own) and an adapter, both uploaded before (sha256).
         The digest is the sha256 of the manifest, known before. Raises Corrupt where the server then shows another.
         """
-        base = self._show(base_model)
+        base = self._local(base_model)
         file = Blob(base.blob, self._own_size(base_model, base)) if blob in (None, base.blob) else self._blob(blob)
         manifest = artefact.manifest(base, file, self._blob(adapter) if adapter else None)
         self._pull(model, manifest)
@@ -140,7 +144,7 @@ class OllamaEngine:
         What is not made from the base itself is given the base's system, template, parameters, licence, renderer and
         parser. Raises Corrupt where the base has an adapter, or the server shows another than was sent.
         """
-        base = self._show(base_model)
+        base = self._local(base_model)
         if base.adapters:
             raise Corrupt("the base has an adapter already: a second one would be added", hint="Use the pristine base.")
         source = {"from": base_model} if blob in (None, base.blob) else {"files": {"model.gguf": f"sha256:{blob}"}}
@@ -153,27 +157,54 @@ class OllamaEngine:
 
     def likelihoods(self, model: str, prompts: Sequence[Prompt], sampling: Sampling) -> list[Places]:
         """Chat and return, place by place of each answer, the log-probabilities of the likeliest tokens."""
+        _ours(model)
         return self._chat.likelihoods(model, prompts, sampling)
 
     def first_tokens(self, model: str, prompts: Sequence[str]) -> list[dict[str, float]]:
         """Chat and return the log-probabilities of each answer's likeliest first tokens, by their text."""
+        _ours(model)
         return self._chat.first_tokens(model, prompts)
 
     def preload(self, model: str) -> None:
         """Load a model and keep it."""
+        _ours(model)
         self._wire.preload(model, self._num_ctx)
 
-    def point(self, alias: str, model: str) -> None:
-        """Make the alias serve this model (copy), repeating where the copy window shows a broken alias.
+    def quiet(self, model: str) -> bool:
+        """Wait for a moment in which no answer of this model ends; False where there was none in `PATIENCE` seconds.
+
+        The time at which a model would expire moves with every answer that ends. One that takes longer than a moment
+        is not seen: the engine lets it end before it loads another model.
+        """
+        end, last = time.monotonic() + PATIENCE, self._expires(model)
+        while last is not None and time.monotonic() < end:
+            time.sleep(MOMENT)
+            now = self._expires(model)
+            if now == last:
+                return True
+            last = now
+        return last is None
+
+    def release(self, model: str) -> None:
+        """Let a model leave memory once its last request has ended; one that is not loaded is no error.
+
+        It is told by its digest: models of one file share one place in memory, and another one may be in it.
+        """
+        if self.digest_of(model) in self.loaded().values():
+            with self._wire.told():
+                self._wire.patient.generate(model, "", keep_alive=0)
+
+    def point(self, alias: str, model: str) -> int:
+        """Make the alias serve this model and return the copies that it took: a broken alias is copied again.
 
         Raises Rejected where there is no such model, Corrupt where the alias stays broken.
         """
         wanted = self.digest_of(model)
         if wanted is None:
             raise Rejected(f"the engine has no model {model}", hint="Was it deleted by hand?", status=404)
-        for _ in range(POINT_TRIES):
+        for copies in range(1, POINT_TRIES + 1):
             if self._copied(model, alias) and self.digest_of(alias) == wanted:
-                return
+                return copies
             time.sleep(POINT_PAUSE)
         raise Corrupt(f"{alias} does not serve {model} after {POINT_TRIES} copies", hint="Is the engine's disk full?")
 
@@ -273,6 +304,20 @@ class OllamaEngine:
     def _show(self, model: str) -> Shown:
         return read_show(self._wire.json("POST", "/api/show", {"model": model}))
 
+    def _local(self, model: str) -> Shown:
+        """Describe a model that is here. A name that is not would be fetched from a registry by create and pull."""
+        _ours(model)
+        if self._tag(model) is None:
+            raise Rejected(
+                f"the engine has no model {model}", hint="Create it there first; nothing is fetched.", status=404
+            )
+        return self._show(model)
+
+    def _expires(self, model: str) -> str | None:
+        digest = self.digest_of(model)
+        rows = self._wire.json("GET", "/api/ps").get("models") or []
+        return next((str(row.get("expires_at")) for row in rows if row.get("digest") == digest), None)
+
     def _own_size(self, model: str, shown: Shown) -> int:
         row = self._tag(model)
         return artefact.own_size(shown, int(row["size"])) if row else 0
@@ -280,3 +325,8 @@ class OllamaEngine:
     def _tag(self, model: str) -> dict[str, Any] | None:
         rows = self._wire.json("GET", "/api/tags").get("models") or []
         return next((row for row in rows if same_name(str(row.get("name", "")), model)), None)
+
+
+def _ours(model: str) -> None:
+    if artefact.elsewhere(model):
+        raise Rejected(f"{model} is answered on ollama.com, not here", hint="Name a model without a `cloud` tag.")

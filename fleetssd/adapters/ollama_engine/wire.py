@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import ollama
-from pydantic import ValidationError
 
 from fleetssd.errors import Corrupt, FleetError, Misconfigured, Rejected, Transient
 
@@ -87,7 +86,7 @@ class Wire:
             raise Transient(f"the engine at {self.url} is too slow: {type(error).__name__}", hint=_SLOW_HINT) from None
         except httpx.TransportError as error:
             raise Transient(f"the engine at {self.url} hung up: {error}", hint="Its own log says why.") from None
-        except ValidationError:
+        except ValueError:  # pydantic's, and that of a body which is no JSON
             raise Corrupt(
                 f"the engine at {self.url} answered in a shape that is not Ollama's", hint=NOT_OLLAMA
             ) from None

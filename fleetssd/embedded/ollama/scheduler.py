@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -42,7 +41,7 @@ class Runner:
     keep_alive: float
     users: int = 0
     draining: bool = False  # somebody waits for its end: newcomers queue up behind them
-    expires_at: float = 0.0  # seconds since 1970; inf for never
+    expires_at: float = 0.0  # seconds since 1970
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     timer: asyncio.TimerHandle | None = None
 
@@ -53,8 +52,7 @@ class Runner:
     @property
     def expires_ns(self) -> int:
         """When it goes if nobody asks again, in nanoseconds since 1970."""
-        end = time.time() + _FOREVER_SECONDS if math.isinf(self.expires_at) else self.expires_at
-        return int(end * 1e9)
+        return int(self.expires_at * 1e9)
 
 
 def to_evict(runners: Iterable[Runner]) -> Runner | None:
@@ -168,11 +166,11 @@ class Scheduler:
             runner.timer = None
         if wanted.keep_alive is not None:
             runner.keep_alive = wanted.keep_alive
-        runner.expires_at = time.time() + runner.keep_alive
+        runner.expires_at = time.time() + min(runner.keep_alive, _FOREVER_SECONDS)
         return runner
 
     def _start_clock(self, runner: Runner) -> None:
-        runner.expires_at = time.time() + runner.keep_alive
+        runner.expires_at = time.time() + min(runner.keep_alive, _FOREVER_SECONDS)
         if runner.keep_alive != FOREVER:
             loop = asyncio.get_running_loop()
             runner.timer = loop.call_later(runner.keep_alive, self._unload, runner)
