@@ -125,9 +125,12 @@ class Repository:
         return {number: found[number] for number in numbers if number in found}
 
     def here(self, commits: Collection[str]) -> set[str]:
-        """Return those of these commits that the mirror has, without asking the server for the others."""
+        """Return those of these commits that the mirror has, or none where one is lacking; the server is not asked."""
         stdin = "".join(f"{commit}\n" for commit in commits).encode()
-        listed = self.run("cat-file", "--batch-check=%(objectname)", stdin=stdin, offline=True)
+        try:
+            listed = self.run("cat-file", "--batch-check=%(objectname)", stdin=stdin, offline=True)
+        except (Transient, Rejected):  # of a commit that is lacking git says so, or ends where it may not ask for it
+            return set()
         return set(commits).intersection(listed.decode().split("\n"))
 
     def merge_base(self, one: str, other: str) -> str:

@@ -38,7 +38,8 @@ class Server:
         self.state = State(folder.resolve(), version=version, root_url=root_url.rstrip("/") or self.url, quirks=quirks)
         accounts.seed(self.state)
         self.forge = Forge(self.state)
-        config = uvicorn.Config(self.forge.app, log_level="warning", access_log=False, lifespan="off")
+        # uvloop, where it is installed, answers a pipe that git closed early with an error of no class of its own.
+        config = uvicorn.Config(self.forge.app, loop="asyncio", log_level="warning", access_log=False, lifespan="off")
         self.uvicorn = uvicorn.Server(config)
 
     def token_file(self, login: str) -> Path:
