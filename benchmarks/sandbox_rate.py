@@ -7,7 +7,7 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from fleetssd.adapters.bubblewrap import BubblewrapSandbox
+from fleetssd.adapters.sandboxes import BubblewrapSandbox
 from fleetssd.ports import Job
 
 GOAL = 50.0

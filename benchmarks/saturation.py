@@ -26,7 +26,7 @@ from typing import Any
 
 import httpx
 
-from fleetssd.adapters.bubblewrap import BubblewrapSandbox
+from fleetssd.adapters.sandboxes import BubblewrapSandbox
 from fleetssd.adapters.gguf_builder import GgufBuilder
 from fleetssd.adapters.loopback_registry import serve_manifest
 from fleetssd.adapters.ollama_engine import OllamaEngine

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
@@ -42,17 +41,19 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.types import ASGIApp
 
-    from fleetssd.adapters.key_file import KeyFile
     from fleetssd.adapters.gitea_http import GiteaForge
+    from fleetssd.adapters.key_file import KeyFile
     from fleetssd.adapters.ollama_engine import OllamaEngine
     from fleetssd.adapters.retaindb import RetainDb
+    from fleetssd.adapters.shelf_engines import LlamaServerEngine, VllmEngine
     from fleetssd.adapters.store import SqlStore
     from fleetssd.audit import Reading
-    from fleetssd.calls import Call, Gap
     from fleetssd.guards import Item
     from fleetssd.night_report import NightReport
     from fleetssd.operations.night import Workshop
     from fleetssd.web.recorder import Recorder
+
+    ServingEngine: TypeAlias = OllamaEngine | LlamaServerEngine | VllmEngine
 
 
 def configure_logging() -> None:
@@ -171,8 +172,13 @@ def open_memory(settings: Settings) -> RetainDb | None:
     return RetainDb(settings.mirror)
 
 
-def open_engine(settings: Settings) -> OllamaEngine:
+def open_engine(settings: Settings) -> ServingEngine:
     """Return the engine that serves the fleet."""
+    kind = settings.engine.kind
+    return _open_ollama(settings) if kind == "ollama" else _open_shelf_engine(settings)
+
+
+def _open_ollama(settings: Settings) -> OllamaEngine:
     from fleetssd.adapters.loopback_registry import serve_manifest  # noqa: PLC0415
     from fleetssd.adapters.ollama_engine import OllamaEngine  # noqa: PLC0415
 
@@ -192,9 +198,23 @@ def open_engine(settings: Settings) -> OllamaEngine:
     )
 
 
+def _open_shelf_engine(settings: Settings) -> LlamaServerEngine | VllmEngine:
+    """Open an engine that takes adapters from a folder."""
+    from fleetssd.adapters.shelf_engines import LlamaServerEngine, Shelf, VllmEngine  # noqa: PLC0415
+    from fleetssd.operations.learn import Base  # noqa: PLC0415
+
+    engine, base = settings.engine, Base.named(settings)
+    assert engine.adapters_dir is not None  # noqa: S101  the settings ask for it
+    names = (engine.url, engine.base_model, engine.alias, Shelf(engine.adapters_dir))
+    timeout, concurrency = engine.timeout_seconds, engine.concurrency
+    if engine.kind == "vllm":
+        return VllmEngine(*names, weights=base.weights, gguf=base.gguf, timeout=timeout, concurrency=concurrency)
+    return LlamaServerEngine(*names, reload=engine.reload_command, timeout=timeout, concurrency=concurrency)
+
+
 def open_sandbox(settings: Settings) -> Sandbox:
     """Return the sandbox in which model-written code runs."""
-    from fleetssd.adapters.bubblewrap import BubblewrapSandbox  # noqa: PLC0415
+    from fleetssd.adapters.sandboxes import BubblewrapSandbox  # noqa: PLC0415
 
     e = settings.evaluation
     limits = Limits(
@@ -209,7 +229,7 @@ def open_sandbox(settings: Settings) -> Sandbox:
 
 def open_grounds(settings: Settings) -> Grounds:
     """Return the commits of held-out problems, checked out and prepared in the data folder."""
-    from fleetssd.adapters.bubblewrap import BubblewrapPreparer  # noqa: PLC0415
+    from fleetssd.adapters.sandboxes import BubblewrapPreparer  # noqa: PLC0415
     from fleetssd.adapters.git_mirror import GitMirror  # noqa: PLC0415
     from fleetssd.adapters.grounds import GroundFolder  # noqa: PLC0415
 
@@ -334,7 +354,7 @@ def _engine_sampler(settings: Settings) -> Iterator[Sampler]:
     from fleetssd.operations.engine_sampler import EngineSampler  # noqa: PLC0415
 
     url = settings.recipe.sampler_url or settings.engine.url
-    other = settings.model_copy(update={"engine": settings.engine.model_copy(update={"url": url})})
+    other = settings.model_copy(update={"engine": settings.engine.model_copy(update={"kind": "ollama", "url": url})})
     engine = open_engine(other)
     try:
         with EngineSampler(engine, settings.engine.base_model) as sampler:
@@ -382,7 +402,7 @@ class DaemonParts:
     forge: Forge
     mirror: Mirror
     secrets: Redact
-    engine: OllamaEngine
+    engine: ServingEngine
     clock: Clock
     sandbox: Callable[[], Sandbox]
     grounds: Grounds
@@ -431,35 +451,40 @@ def open_gateway(settings: Settings) -> ASGIApp:
     The store is opened by the first look at it: where it is down, requests for the alias still flow.
     """
     from fleetssd.routes import Route, Routing, routing  # noqa: PLC0415
-    from fleetssd.web.call_queue import CallQueue  # noqa: PLC0415
     from fleetssd.web.feed import Feed  # noqa: PLC0415
     from fleetssd.web.gateway_app import build_gateway  # noqa: PLC0415
     from fleetssd.web.upstream import Upstream  # noqa: PLC0415
 
-    alias = settings.engine.alias
+    alias, keys = settings.engine.alias, open_keys(settings)
     opened: list[SqlStore] = []
-    opening = Lock()
-
-    def store() -> SqlStore:
-        with opening:
-            if not opened:
-                opened.append(open_store(settings))
-        return opened[0]
 
     def look() -> Routing:
-        return routing(alias, store().swaps(), store().checkpoints(), store().canary())
+        if not opened:
+            opened.append(open_store(settings))
+        return routing(alias, opened[0].swaps(), opened[0].checkpoints(), opened[0].canary())
 
-    def write(calls: Sequence[Call], gap: Gap | None) -> None:
-        if settings.telemetry.enabled:
-            store().add_calls(calls, gap)
+    feed = Feed(look, Routing(Route(alias, alias, None)), keys.read if keys else lambda: None)
+    return build_gateway(feed, Upstream(settings.engine.url), open_recorder(settings), settings)
 
-    keys = open_keys(settings)
-    return build_gateway(
-        Feed(look, Routing(Route(alias, alias, None)), keys.read if keys else lambda: None),
-        Upstream(settings.engine.url),
-        CallQueue(write, settings.telemetry),
-        settings,
-    )
+
+def open_recorder(settings: Settings) -> Recorder | None:
+    """Return what writes a row a call, with a connection of its own; None where telemetry is off.
+
+    The store is opened by the first batch: where it is down, rows wait. Close it when the last answer has ended.
+    """
+    if not settings.telemetry.enabled:
+        return None
+    from fleetssd.web.recorder import Recorder  # noqa: PLC0415
+
+    rules = settings.telemetry
+    opened: list[SqlStore] = []
+
+    def store() -> SqlStore:
+        if not opened:
+            opened.append(open_store(settings))
+        return opened[0]
+
+    return Recorder(store, batch=rules.batch, flush_seconds=rules.flush_ms / 1000, queue=rules.queue)
 
 
 def open_keys(settings: Settings) -> KeyFile | None:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from fleetssd.adapters.bubblewrap import BubblewrapSandbox
+from fleetssd.adapters.sandboxes import BubblewrapSandbox
 from fleetssd.adapters.gguf_builder import GgufBuilder
 from fleetssd.adapters.samplers.llama_server import LlamaServerSampler
 from fleetssd.adapters.trainer_process import ProcessTrainer

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetssd.adapters.bubblewrap import BubblewrapSandbox
+from fleetssd.adapters.sandboxes import BubblewrapSandbox
 from fleetssd.errors import Misconfigured
 from fleetssd.ports import Grade, Job, Limits
 
@@ -708,7 +708,7 @@ def test_nothing_runs_after_close() -> None:
 OWNER = """
 import time
 from pathlib import Path
-from fleetssd.adapters.bubblewrap import BubblewrapSandbox
+from fleetssd.adapters.sandboxes import BubblewrapSandbox
 from fleetssd.ports import Job, Limits
 
 made = BubblewrapSandbox(Limits(wall_seconds=300.0), workers=1)

@@ -7,7 +7,7 @@ from errno import EAFNOSUPPORT, ENOSYS, EPERM
 
 import pytest
 
-from fleetssd.adapters.bubblewrap.seccomp import ABSENT_EVERYWHERE, ARCHITECTURES, REFUSED_EVERYWHERE, program
+from fleetssd.adapters.sandboxes.seccomp import ABSENT_EVERYWHERE, ARCHITECTURES, REFUSED_EVERYWHERE, program
 
 ALLOW, KILL, ERROR = 0x7FFF_0000, 0x8000_0000, 0x0005_0000
 MACHINES = pytest.mark.parametrize("machine", sorted(ARCHITECTURES))

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fleetssd.adapters.bubblewrap import seccomp
+from fleetssd.adapters.sandboxes import seccomp
 from fleetssd.surroundings import BARE, ENVIRONMENT, WORK, Limits, Surroundings
 
-_ZYGOTE = Path(__file__).with_name("zygote.py")
+ZYGOTE = Path(__file__).with_name("zygote.py")
 NO_LIMIT = "the kernel does not limit the number of processes here"
 
 
@@ -69,9 +69,9 @@ def arguments(shape: Shape, limits: Limits, around: Surroundings = BARE) -> list
         *privileges,
         *system(prefix),
         *(("--proc", "/proc") if shape.proc else ()),
-        *("--dev", "/dev", "--ro-bind", str(_ZYGOTE), "/zygote.py"),
+        *("--dev", "/dev", "--ro-bind", str(ZYGOTE), "/zygote.py"),
         *_surroundings(around),
-        *("--size", str(limits.disk_bytes + _room(around.tree)), "--perms", "1777", "--tmpfs", "/tmp"),  # noqa: S108
+        *("--size", str(limits.disk_bytes + room(around.tree)), "--perms", "1777", "--tmpfs", "/tmp"),  # noqa: S108
         *("--size", str(limits.disk_bytes // 4), "--perms", "1777", "--tmpfs", "/dev/shm"),  # noqa: S108
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"),
         *(python, "-s", "-P", "-B", "/zygote.py"),
@@ -94,7 +94,7 @@ def _surroundings(around: Surroundings) -> Iterator[str]:
         yield from ("--ro-bind", str(around.tree), "/tree")
 
 
-def _room(tree: Path | None) -> int:
+def room(tree: Path | None) -> int:
     """Return the bytes of a tmpfs that a copy of a tree takes: whole pages, and one for each file and folder."""
     if tree is None:
         return 0

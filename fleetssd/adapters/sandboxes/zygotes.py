@@ -1,34 +1,27 @@
-"""BubblewrapSandbox: jobs over a few prepared workers, each of which is replaced where it is not proven clean."""
+"""ZygoteSandbox: jobs over a few prepared workers, each of which is replaced where it is not proven clean."""
 
 from __future__ import annotations
 
-import shutil
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
-from fleetssd.adapters.bubblewrap.confinement import Shape, hint, shapes
-from fleetssd.adapters.bubblewrap.worker import DeadError, Zygote, start
-from fleetssd.errors import Misconfigured
+from fleetssd.adapters.sandboxes.worker import DeadError, Zygote
 from fleetssd.ports import Grade, Job, Progress
 from fleetssd.surroundings import BARE, Limits, Surroundings
 
-_INSTALL = "Install it: apt-get install bubblewrap"
 
+class ZygoteSandbox(ABC):
+    """Grades jobs in `workers` places at once, each with the program of `zygote.py` inside; `_start` makes a place.
 
-class BubblewrapSandbox:
-    """Grades jobs in `workers` sandboxes at once. Thread-safe; use it as a context manager or call `close`.
-
-    Raises Misconfigured at construction where bubblewrap is missing or may not make namespaces.
+    Thread-safe; use it as a context manager or call `close`. The first place is made at construction, which raises
+    Misconfigured where none can be.
     """
 
     def __init__(self, limits: Limits | None = None, *, workers: int = 2) -> None:
         self._limits = limits or Limits()
-        bwrap = shutil.which("bwrap")
-        if bwrap is None:
-            raise Misconfigured("bubblewrap (bwrap) is not installed, and nothing runs unsandboxed", hint=_INSTALL)
-        self._bwrap = bwrap
         self._closed = False
         self._local = threading.local()
         self._lock = threading.Lock()
@@ -37,10 +30,18 @@ class BubblewrapSandbox:
         # that started it.
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
         try:
-            self._shape = self._pool.submit(self._find_shape).result()
+            self._pool.submit(lambda: self._keep(self._first(self._limits), BARE)).result()
         except BaseException:
             self._pool.shutdown()
             raise
+
+    @abstractmethod
+    def _first(self, limits: Limits) -> Zygote:
+        """Make the first place, bare. Raises Misconfigured where this machine allows none."""
+
+    @abstractmethod
+    def _start(self, limits: Limits, around: Surroundings) -> Zygote:
+        """Make a place with these surroundings. Raises DeadError."""
 
     def run(self, jobs: Sequence[Job], progress: Progress) -> list[Grade]:
         """Run every job, in parallel, and return the grades in order. A sandbox that dies twice on a job is a fault."""
@@ -86,7 +87,7 @@ class BubblewrapSandbox:
         if found is not None and self._local.around == around:
             return found
         self._discard()
-        return self._keep(start(self._bwrap, self._shape, self._limits_of(around), around), around)
+        return self._keep(self._start(self._limits_of(around), around), around)
 
     def _limits_of(self, around: Surroundings) -> Limits:
         return around.limits or self._limits
@@ -108,18 +109,6 @@ class BubblewrapSandbox:
             with self._lock:
                 self._zygotes.discard(zygote)
             zygote.release()
-
-    def _find_shape(self) -> Shape:
-        """Try the ways this machine may allow, the tightest first, and keep the first that starts."""
-        failures = []
-        for shape in shapes():
-            try:
-                self._keep(start(self._bwrap, shape, self._limits), BARE)
-            except DeadError as death:
-                failures.append(str(death))
-            else:
-                return shape
-        raise Misconfigured(f"bubblewrap cannot make a sandbox here: {failures[0]}", hint=hint(failures))
 
 
 def _told(job: Job) -> dict[str, object]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from fleetssd.adapters.bubblewrap.confinement import binds, interpreter, system
+from fleetssd.adapters.sandboxes.confinement import binds, interpreter, system
 from fleetssd.admission import NotAdmittedError
 from fleetssd.checks import Preparation
 from fleetssd.errors import Misconfigured

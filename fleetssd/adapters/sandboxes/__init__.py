@@ -26,7 +26,7 @@ Not covered:
   which counts against the candidate.
 """
 
-from fleetssd.adapters.bubblewrap.preparing import BubblewrapPreparer
-from fleetssd.adapters.bubblewrap.sandbox import BubblewrapSandbox
+from fleetssd.adapters.sandboxes.bubblewrap import BubblewrapSandbox
+from fleetssd.adapters.sandboxes.preparing import BubblewrapPreparer
 
 __all__ = ["BubblewrapPreparer", "BubblewrapSandbox"]

@@ -46,6 +46,8 @@ _INTERPRETER = dict.fromkeys(("python", "python3"), sys.executable)  # a system 
 
 def main() -> None:
     """Read the limits, say hello, then run job after job until stdin ends or the place is no longer clean."""
+    if os.getpid() != 1:  # `kill(-1)` would reach everything that this user has
+        raise SystemExit("the zygote is not process 1 of a namespace of its own")
     _dumpable(0)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     limits = _receive()

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from fleetssd.adapters.bubblewrap.confinement import NO_LIMIT, Shape, arguments
+from fleetssd.adapters.sandboxes.confinement import NO_LIMIT, Shape, arguments
 from fleetssd.surroundings import BARE, Limits, Surroundings
 
 _GRACE_SECONDS = 30.0  # beyond the run's own wall clock: kill, wipe and answer on a busy machine
@@ -80,7 +80,7 @@ class Zygote:
 
     def last_words(self) -> str:
         """Return what bwrap wrote to stderr, once it is dead."""
-        self._process.kill()
+        self.kill()
         self._process.wait()
         assert self._process.stderr is not None  # noqa: S101  it was opened as a pipe
         heard, _, _ = select.select([self._process.stderr], [], [], 1.0)  # a child of bwrap may hold it open
@@ -92,7 +92,11 @@ def start(bwrap: str, shape: Shape, limits: Limits, around: Surroundings = BARE)
     """Start a zygote and wait for its hello. Raises DeadError, also where processes cannot be limited."""
     outside = _FIRST_UID + secrets.randbelow(1 << 20)
     zygote = Zygote(_spawn(bwrap, arguments(shape, limits, around), shape, outside))
-    uid = (_INSIDE if shape.own_users else outside) if shape.as_root else None
+    return greeted(zygote, limits, (_INSIDE if shape.own_users else outside) if shape.as_root else None)
+
+
+def greeted(zygote: Zygote, limits: Limits, uid: int | None) -> Zygote:
+    """Return a zygote that has answered; it is released where it does not, or where processes cannot be limited."""
     try:
         hello = zygote.ask({**asdict(limits), "uid": uid}, _START_SECONDS)
     except DeadError:
