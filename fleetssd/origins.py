@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from fleetssd.checkpoints import Checkpoint, Night, Swap
 from fleetssd.records import Record
-from fleetssd.telemetry import Work
+from fleetssd.telemetry import MergeRate, Work
 from fleetssd.trials import Trial
 
 Basis: TypeAlias = Literal["task", "time", "swaps", "none"]
@@ -32,14 +32,6 @@ class Origin:
     basis: Basis
     checkpoints: tuple[str, ...] = ()
     calls: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class MergeRate:
-    """Tasks that one checkpoint alone worked on and that are old enough, and how many of them were merged."""
-
-    tasks: int = 0
-    merged: int = 0
 
 
 def trained_round(arm: str, rounds: Mapping[str, int]) -> int:

@@ -48,6 +48,14 @@ class CallEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class MergeRate:
+    """Tasks that one checkpoint alone worked on and that are old enough, and how many of them were merged."""
+
+    tasks: int = 0
+    merged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """What one checkpoint answered of one agent's task; `named` where the caller itself said which task."""
 
@@ -60,8 +68,8 @@ class Work:
     last: datetime
 
 
-def tally(ends: Iterable[CallEnd], merges: tuple[int, int] = (0, 0)) -> Tally:
-    """Fold calls into a window's counts; `merges` are (tasks, merged).
+def tally(ends: Iterable[CallEnd], merges: MergeRate | None = None) -> Tally:
+    """Fold calls into a window's counts, with how much of their work was merged.
 
     What the gateway refused, and what the caller asked wrongly, says nothing of a checkpoint. A caller that hung up
     counts as a failure: of a candidate that hangs nothing else is heard.
@@ -74,8 +82,8 @@ def tally(ends: Iterable[CallEnd], merges: tuple[int, int] = (0, 0)) -> Tally:
         empty=sum(each.empty is True for each in answers),
         capped=sum(each.finish == "length" for each in answers),
         seconds=tuple(each.ns / 1e9 for each in answers),
-        tasks=merges[0],
-        merged=merges[1],
+        tasks=merges.tasks if merges else 0,
+        merged=merges.merged if merges else 0,
     )
 
 

@@ -6,7 +6,7 @@ from fleetssd.ports.clock import Clock, Progress
 from fleetssd.ports.engine import Completion, Engine, Places, Prompt, Sampler
 from fleetssd.ports.forge import Forge, Hooks, Issues, Memory, Mirror
 from fleetssd.ports.store import Outbox, Store
-from fleetssd.ports.traffic import CallLog, OriginLog, Sink, Traffic, TrialLog
+from fleetssd.ports.traffic import CallLog, Desk, OriginLog, Sink, Traffic, TrialLog
 from fleetssd.ports.work import Builder, Grade, Ground, Grounds, Harness, Job, Preparer, Sandbox, Trainer
 from fleetssd.surroundings import ENVIRONMENT, WORK, Limits, Surroundings
 
@@ -17,6 +17,7 @@ __all__ = [
     "CallLog",
     "Clock",
     "Completion",
+    "Desk",
     "Engine",
     "Forge",
     "Grade",

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from fleetssd.calls import Call, Gap
 from fleetssd.canary import Canary
 from fleetssd.origins import Origin
+from fleetssd.ports.store import Store
 from fleetssd.records import Record
 from fleetssd.telemetry import CallEnd, Filter, Work
 from fleetssd.trials import Hand, Outcome, Trial
@@ -103,3 +104,7 @@ class OriginLog(Protocol):
     def merged_since(self, since: datetime) -> list[Record]:
         """Return the records of any state that were closed at or after a moment, oldest first."""
         ...
+
+
+class Desk(Store, CallLog, TrialLog, OriginLog, Protocol):
+    """The whole database, for those who read calls beside nights and swaps."""

@@ -1,0 +1,193 @@
+"""A candidate before a share of the fleet: started, promoted and aborted by people, aborted and expired by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from fleetssd.canary import Canary, Mode
+from fleetssd.checkpoints import Checkpoint, Swap
+from fleetssd.config import Settings
+from fleetssd.errors import Misconfigured, Rejected
+from fleetssd.operations import swap
+from fleetssd.operations.origins import merges
+from fleetssd.ports import Desk, Engine
+from fleetssd.rollout import GoBack, Stay
+from fleetssd.serving import served
+from fleetssd.telemetry import Filter, tally
+from fleetssd.trials import Outcome, Trial, margins, open_trial, resting
+from fleetssd.windows import Compared, Tally, compare, verdict
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a canary stands: both sides' calls so far, metric by metric, and what the watch makes of them."""
+
+    trial: Trial
+    candidate: Tally
+    incumbent: Tally
+    compared: tuple[Compared, ...]
+    verdict: GoBack | Stay
+    lag: float | None = None
+    """Seconds from its end to the start of the last call that its candidate answered even so; None where it runs."""
+
+
+def start(
+    store: Desk,
+    engine: Engine,
+    settings: Settings,
+    candidate: Checkpoint,
+    now: datetime,
+    *,
+    mode: Mode = "split",
+    share: float | None = None,
+    minutes: float | None = None,
+    again: bool = False,
+) -> Trial:
+    """Put a candidate before a share of the fleet's tasks, loaded, and return its line.
+
+    Raises Rejected where it serves already, another one runs, the engine has it not, or the watch aborted it a short
+    while ago and nobody says `again`; Transient where a swap runs.
+    """
+    rules = settings.canary
+    with swap.alone(store, "operator", now):
+        current = served(store.swaps(), store.checkpoints())
+        if current is None:
+            raise Misconfigured("no checkpoint is on file yet", hint="The first night puts the base on file.")
+        if current.digest == candidate.digest:
+            raise Rejected(f"{candidate.model} serves everybody already", hint="`fleetssd status` shows what serves.")
+        if not again and resting(store.trials(), candidate.digest, now, timedelta(minutes=rules.cool_down_minutes)):
+            raise Rejected(
+                f"{candidate.model} was aborted a short while ago", hint="`fleetssd canary status` says why; --again."
+            )
+        if engine.digest_of(candidate.model) != candidate.served_digest:
+            raise Rejected(f"the engine does not have {candidate.model} as it was evaluated", hint="Train it anew.")
+        engine.preload(candidate.model)
+        until = now + timedelta(minutes=rules.minutes if minutes is None else minutes)
+        share = rules.share if share is None else share
+        line = Trial(
+            0, Canary(candidate.digest, candidate.model, mode, share, now, until), current.digest, "operator"
+        )  # fmt: skip
+        begun = store.begin_trial(line)
+    if begun is None:
+        raise Rejected("a canary runs already", hint="`fleetssd canary status` shows it; promote or abort it first.")
+    log.info("canary_started", canary=begun.id, model=candidate.model, mode=mode, share=share, until=until.isoformat())
+    return begun
+
+
+def promote(store: Desk, engine: Engine, settings: Settings, now: datetime, reason: str) -> tuple[Trial, Swap]:
+    """Flip the alias to the running candidate, prove it, and end the canary. Raises Rejected where none runs."""
+    standing = look(store, settings, now, _running(store))
+    trial, candidate = standing.trial, store.checkpoint(standing.trial.canary.digest)
+    if candidate is None:
+        raise Rejected(f"checkpoint {trial.canary.digest[:12]} is not on file", hint="Restore the database.")
+    evidence = {"canary": trial.id, **as_evidence(standing)}
+    line = swap.flip(store, engine, settings, candidate, actor="operator", now=now, reason=reason, evidence=evidence)
+    ended = _end(store, standing, "promoted", "operator", reason, now)
+    return ended or trial, line
+
+
+def abort(store: Desk, settings: Settings, now: datetime, reason: str) -> Trial:
+    """End the running canary: its tasks are the incumbent's again. Raises Rejected where none runs."""
+    standing = look(store, settings, now, _running(store))
+    return _end(store, standing, "aborted", "operator", reason, now) or standing.trial
+
+
+def analyse(store: Desk, settings: Settings, now: datetime) -> Trial | None:
+    """Look once at the running canary; return its line where this look ended it.
+
+    It ends a canary that is worse than it may be, that nobody decided in time, or that stands beside something which
+    no longer serves. It never promotes.
+    """
+    trial = open_trial(store.trials())
+    if trial is None:
+        return None
+    current = served(store.swaps(), store.checkpoints())
+    standing = look(store, settings, now, trial)
+    if current is not None and current.digest == trial.canary.digest:
+        return _end(store, standing, "promoted", "watch", "it serves everybody", now)
+    if current is not None and current.digest != trial.incumbent:
+        return _end(store, standing, "superseded", "watch", f"{current.model} serves now", now)
+    if isinstance(standing.verdict, GoBack):
+        return _end(store, standing, "aborted", "watch", standing.verdict.reason, now)
+    if now >= trial.canary.expires_at:
+        why = f"nobody promoted it in its time; {standing.verdict.reason}"
+        return _end(store, standing, "expired", "watch", why, now)
+    return None
+
+
+def look(store: Desk, settings: Settings, now: datetime, trial: Trial) -> Standing:
+    """Return how a canary stands, or how it stood when it ended."""
+    until = min(now, trial.ended_at or now, trial.canary.expires_at)
+    since, rules = trial.canary.started_at, margins(settings.canary)
+    found = sides(store, settings, trial.canary.digest, trial.incumbent, (since, until), (since, until), now)
+    lag = _lag(store, trial, now) if trial.ended_at is not None else None
+    return Standing(trial, *found, compare(*found, rules), verdict(*found, rules), lag)
+
+
+def sides(
+    store: Desk,
+    settings: Settings,
+    candidate: str,
+    incumbent: str,
+    mine: tuple[datetime, datetime],
+    theirs: tuple[datetime, datetime],
+    now: datetime,
+) -> tuple[Tally, Tally]:
+    """Return what a candidate and an incumbent answered, each in a window [since, until)."""
+    merged = merges(store, settings, min(mine[0], theirs[0]), now)
+    tallies = [
+        tally(store.call_ends(digest, *window), merged.get(digest))
+        for digest, window in ((candidate, mine), (incumbent, theirs))
+    ]
+    return tallies[0], tallies[1]
+
+
+def as_evidence(standing: Standing) -> dict[str, Any]:
+    """Return the numbers for a row of the log."""
+    return {
+        "candidate": _counts(standing.candidate),
+        "incumbent": _counts(standing.incumbent),
+        "metrics": [finite(asdict(each) | {"fires": each.fires}) for each in standing.compared],
+    }
+
+
+def finite(value: Any) -> Any:
+    """Return numbers as JSON has them: what is not finite is null."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and abs(value) == float("inf") else value
+
+
+def _counts(side: Tally) -> dict[str, int]:
+    return {name: getattr(side, name) for name in ("calls", "errors", "empty", "capped", "tasks", "merged")}
+
+
+def _running(store: Desk) -> Trial:
+    trial = open_trial(store.trials())
+    if trial is None:
+        raise Rejected("no canary runs", hint="`fleetssd canary start MODEL` starts one.")
+    return trial
+
+
+def _end(store: Desk, standing: Standing, outcome: Outcome, by: Any, reason: str, now: datetime) -> Trial | None:
+    ended = store.end_trial(standing.trial.id, outcome, by, reason, now, as_evidence(standing))
+    if ended is not None:
+        log.info("canary_ended", canary=ended.id, model=ended.canary.model, outcome=outcome, by=by, reason=reason)
+    return ended
+
+
+def _lag(store: Desk, trial: Trial, now: datetime) -> float | None:
+    """Say how long after its end the candidate still got calls, by the first two minutes."""
+    assert trial.ended_at is not None  # noqa: S101  the caller looked
+    over = min(now, trial.ended_at + timedelta(minutes=2))
+    if trial.outcome == "promoted":
+        return None
+    last = store.calls(Filter(checkpoint=trial.canary.digest, since=trial.ended_at, until=over), 1)
+    return (last[0].at - trial.ended_at).total_seconds() if last else 0.0
