@@ -120,6 +120,11 @@ def gamma(lag: int) -> float:
     return float(lag**-_POWER) / _ZETA
 
 
+def uncorrected(looks: int, alpha: float) -> float:
+    """Return the chance that one of so many useless candidates is promoted where each is judged at `alpha`."""
+    return float(1.0 - (1.0 - alpha) ** looks)
+
+
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Return p-values adjusted for how many there are (Holm 1979), under the same names.
 

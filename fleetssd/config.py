@@ -306,6 +306,15 @@ class Guards(Section):
     lm_eval_limit: int = Field(default=200, gt=0)
 
 
+class Prices(Section):
+    """What an hour and a kilowatt hour cost you, for the reports; 0 is free, or not to be counted."""
+
+    currency: str = Field(default="EUR", min_length=1, max_length=8)
+    machine_hour: float = Field(default=0.0, ge=0)
+    gpu_hour: float = Field(default=0.0, ge=0)
+    kwh: float = Field(default=0.0, ge=0)
+
+
 class Schedule(Section):
     """When the night runs and when the fleet wakes up, in local time of `timezone`."""
 
@@ -430,6 +439,7 @@ class Settings(Section):
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
     guards: Guards = Guards()
+    prices: Prices = Prices()
     schedule: Schedule = Schedule()
     watch: Watch = Watch()
     web: Web = Web()

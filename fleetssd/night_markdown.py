@@ -35,6 +35,45 @@ def amount(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
 
 
+def moment(text: str | None) -> str:
+    """Render an ISO moment to the minute; all of them are UTC."""
+    return f"{text[:16].replace('T', ' ')} UTC" if text else "-"
+
+
+def level(share: float | None) -> str:
+    """Render the confidence that intervals are at."""
+    return "-" if share is None else f"{100 * share:.4g} %"
+
+
+def tonight(interval: Mapping[str, float]) -> str:
+    """Render the gain at tonight's share of the error budget, which names its level."""
+    return f"{level(interval['level'])} interval {between(interval, signed=True)} pp"
+
+
+def test_lines(tests: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what the gate looked at beside the intervals as names and rendered values; page and Markdown share it."""
+    return [
+        ("share of the error budget, %", amount(_hundredfold(tests["alpha"]))),
+        ("p-value of the gain (sign flip by issue)", amount(tests["p_value"])),
+        ("e-value of the gain", amount(tests["e_value"])),
+        ("smallest gain it could show (80 % power), pp", amount(_hundredfold(tests["detectable"]))),
+        ("runs lost to sandbox faults, %", amount(_hundredfold(tests["void_share"]))),
+        ("held-out issues that leaked into training", amount(tests["overlap"])),
+        ("verdicts before this one", amount(tests["consulted"])),
+        ("τ baked into the weights (1: none)", amount(tests["tau"])),
+    ]
+
+
+def flattered_line(share: float | None, choices: int) -> str:
+    """Say how much the best of a grid flatters itself; empty where nothing was chosen."""
+    if share is None:
+        return ""
+    return (
+        f"The best of {choices} equals would seem {100 * share:.1f} pp better than it is: it is chosen here and judged "
+        "on other issues."
+    )
+
+
 def plain(text: object) -> str:
     """Return text as Markdown that shows it letter by letter, on one line."""
     return _MARKS.sub(r"\\\1", " ".join(str(text).split()))
@@ -43,6 +82,7 @@ def plain(text: object) -> str:
 def cost_lines(cost: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what the night cost as names and rendered values; page and Markdown show the same."""
     names = {
+        "price": f"price of the night, {cost['currency']}",
         "hours": "hours, all stages",
         "learning_hours": "hours of learning (sample, train)",
         "gpu_hours": "GPU-hours of training",
@@ -52,6 +92,7 @@ def cost_lines(cost: Mapping[str, Any]) -> list[tuple[str, str]]:
         "steps": "steps",
         "pp_per_learning_hour": "pp over the base per hour of learning",
         "pp_per_gpu_hour": "pp over the base per GPU-hour",
+        "pp_per_price": f"pp over the base per {cost['currency']}",
     }
     return [(label, amount(cost[name])) for name, label in names.items()]
 
@@ -73,10 +114,17 @@ def _head(r: NightReport) -> str:
     lines = [f"# Night {r.number}, arm {plain(r.arm)}", plain(r.sentence)]
     if r.gain is not None:
         lines.append(f"Gain in pass@1 over the incumbent: **{between(r.gain, signed=True)}** pp.")
+        if r.gain_tonight is not None:
+            lines.append(f"The same at tonight's share of the error budget: {tonight(r.gain_tonight)}.")
         lines.append(f"Gain over the base at its best temperature: **{between(r.over_tuned, signed=True)}** pp.")
         if r.over_teacher is not None:
             lines.append(f"Gain over the base at the teacher's decode: {between(r.over_teacher, signed=True)} pp.")
         lines.append(f"Gain in pass@{r.k}: {between(r.gain_k, signed=True)} pp.")
+        lines.append(f"Intervals are at {level(r.level)} by issue, unless they name a level of their own.")
+    lines.append(f"Started {moment(r.started_at)}, finished {moment(r.finished_at)}.")
+    if r.artefact is not None:
+        named = [f"{name.replace('_', '-')} {value}" for name, value in r.origin.items() if value is not None]
+        lines.append(plain(f"Artefact {r.artefact}; {', '.join(named)}."))
     return "\n\n".join([*lines, *(plain(note) for note in r.notes)])
 
 
@@ -105,7 +153,7 @@ def _tables(r: NightReport) -> Iterable[str]:
         [(p["probe"], amount(p["base"]), amount(p["candidate"]), "ALARM" if p["alarm"] else "") for p in r.probes],
     )
     yield _table(
-        "Guard tasks",
+        f"Guard tasks, {level(r.guards[0]['level'])} intervals" if r.guards else "Guard tasks",
         ("set", "items", "base, %", "candidate, %", "change, pp", ""),
         [
             (g["name"], g["items"], between(g["base"]), between(g["candidate"]), between(g["change"], signed=True),
@@ -113,14 +161,13 @@ def _tables(r: NightReport) -> Iterable[str]:
             for g in r.guards
         ],
     )  # fmt: skip
-    yield _table(
-        "Tests", ("", ""), [(name.replace("_", " "), amount(value)) for name, value in r.tests.items() if r.verdict]
-    )
+    yield _table("Tests", ("", ""), test_lines(r.tests) if r.verdict else [])
     yield _table(
         "pass@1 by temperature, on issues that never judge",
         ("T", "pass@1, %", ""),
         [(amount(t["temperature"]), between(t["pass_1"]), "best" if t["chosen"] else "") for t in r.by_temperature],
     )
+    yield plain(flattered_line(r.flattered, len(r.by_temperature)))
     yield _table(
         "By night, pass@1, %",
         ("night", "arm", "verdict", "base", "tuned base", "incumbent", "candidate"),
@@ -144,6 +191,10 @@ def _tables(r: NightReport) -> Iterable[str]:
         ],
     )
     yield _table("Ledger", ("", ""), r.ledger)
+
+
+def _hundredfold(share: float | None) -> float | None:
+    return None if share is None else 100.0 * share
 
 
 def _issues(issues: Sequence[Mapping[str, Any]]) -> str:

@@ -8,10 +8,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fleetssd.budget import uncorrected
 from fleetssd.checkpoints import Answer, Night
+from fleetssd.config import Prices
 from fleetssd.ledger import ledger, ledger_lines
+from fleetssd.power import flattery
 from fleetssd.probes import repetition
-from fleetssd.scoring import deltas, estimate, tally
+from fleetssd.scoring import NORMAL, deltas, estimate, tally
 from fleetssd.status import night_table, to_json
 
 Table: TypeAlias = list[dict[str, Any]]
@@ -47,8 +50,9 @@ class Answered:
 class NightReport:
     """What a person reads of one night. Shares are 0 to 1, times in hours or seconds, null is not measured.
 
-    An interval is {point, low, high}; `gain` is over the incumbent, `over_tuned` over the base at its best T,
-    `over_teacher` over the base at the decode of the training samples.
+    An interval is {point, low, high} at confidence `level`; `gain` is over the incumbent, `over_tuned` over the base at
+    its best T, `over_teacher` over the base at the decode of the training samples. `gain_tonight` is `gain` at
+    tonight's share of the error budget, with a level of its own; `origin` names what the numbers are bound to.
     """
 
     number: int
@@ -58,8 +62,11 @@ class NightReport:
     artefact: str | None
     started_at: str
     finished_at: str | None
+    origin: dict[str, Any]
     k: int | None
+    level: float | None
     gain: dict[str, float] | None
+    gain_tonight: dict[str, float] | None
     gain_k: dict[str, float] | None
     over_tuned: dict[str, float] | None
     over_teacher: dict[str, float] | None
@@ -71,6 +78,7 @@ class NightReport:
     guards: Table
     losses: list[float]
     by_temperature: Table
+    flattered: float | None
     by_night: Table
     issues: Table
     lengths: dict[str, list[float]] | None
@@ -80,11 +88,18 @@ class NightReport:
     ledger: list[tuple[str, str]]
 
 
-def compose(night: Night, nights: Sequence[Night], answered: Answered) -> NightReport:
+def compose(
+    night: Night,
+    nights: Sequence[Night],
+    answered: Answered,
+    prices: Prices = Prices(),  # noqa: B008  frozen
+) -> NightReport:
     """Fold a night, the nights up to it and its answers into its report; a night without a verdict has few numbers."""
     line, evidence = night_table([night])[0], night.verdict.evidence if night.verdict else {}
     spent = ledger(night)
     before = [other for other in nights if other.number < night.number]
+    level = (evidence.get("lift") or {}).get("level")
+    grid = _by_temperature(answered.tune, evidence, level or 0.95)
     return NightReport(
         number=night.number,
         arm=night.arm,
@@ -93,8 +108,11 @@ def compose(night: Night, nights: Sequence[Night], answered: Answered) -> NightR
         artefact=line["artefact"],
         started_at=line["started_at"],
         finished_at=line["finished_at"],
+        origin=_origin(evidence, night.plan),
         k=line["k"],
+        level=level,
         gain=line["lift"],
+        gain_tonight=_at_level(evidence.get("lift_tonight")),
         gain_k=line["lift_k"],
         over_tuned=line["over_tuned"],
         over_teacher=line["over_teacher"],
@@ -105,12 +123,13 @@ def compose(night: Night, nights: Sequence[Night], answered: Answered) -> NightR
         probes=_probes(evidence),
         guards=line["guards"],
         losses=list(spent["losses"]) if spent else [],
-        by_temperature=_by_temperature(answered.tune, evidence),
+        by_temperature=grid,
+        flattered=_flattered(grid, level or 0.95),
         by_night=nights_by_arm([*before, night]),
         issues=_issues(answered),
         lengths=_histogram(answered, len),
         repetition=_histogram(answered, repetition),
-        cost=_cost(night, evidence),
+        cost=_cost(night, evidence, prices),
         pareto=_pareto([*before, night]),
         ledger=ledger_lines(spent) if spent else [],
     )
@@ -143,6 +162,7 @@ def _notes(evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> Sequence[str
     notes = []
     if ahead:
         notes += [f"Before the night: {ahead['advice']}; {ahead['reason']}.", f"{ahead['power']['sentence']}."]
+    notes += _budget_notes(evidence.get("budget"))
     if stopped and stopped["decision"] != "continue":
         notes.append(f"The evaluation stopped to {stopped['decision']} after {stopped['problems']} of {stopped['of']}.")
     if evidence.get("e_value") is not None:
@@ -159,6 +179,28 @@ def _notes(evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> Sequence[str
         decode = ", ".join(f"{name} {plan['sampling'][name]:g}" for name in ("temperature", "top_k", "top_p"))
         notes.append(f"Teacher decode: the base at {decode}, in the order in which the engine applies them.")
     return notes
+
+
+def _budget_notes(share: Mapping[str, Any] | None) -> Sequence[str]:
+    """Say what tonight could spend of the error budget, and never change its rule unsaid."""
+    if share is None:
+        return []
+    spent = f"tonight could spend {100 * share['alpha']:.3g} % of the error budget ({share['rule']})"
+    said = f"Look {share['look']}, {share['promotions']} promotions before: {spent}"
+    if share["look"] > 1:
+        chance = uncorrected(share["look"], share["budget"])
+        said += f"; so many looks at {100 * share['budget']:g} % each would promote a useless candidate with a chance "
+        said += f"of up to {chance:.0%}"
+    return [f"{said}.", *([f"Note: {share['changed']}."] if share["changed"] else [])]
+
+
+def _origin(evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the base, the hold-out and the seed that the numbers are bound to."""
+    return {"base": evidence.get("base_digest"), "held_out": evidence.get("held_out"), "seed": plan.get("seed")}
+
+
+def _at_level(estimated: Mapping[str, Any] | None) -> dict[str, float] | None:
+    return None if estimated is None else {**_interval(estimated), "level": float(estimated["level"])}
 
 
 def _arms(line: Mapping[str, Any], evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> Table:
@@ -205,17 +247,25 @@ def _key(probe: str) -> str:
     return "".join(letter for letter in probe if letter.isalnum())
 
 
-def _by_temperature(tune: Mapping[float, Sequence[Answer]], evidence: Mapping[str, Any]) -> Table:
+def _by_temperature(tune: Mapping[float, Sequence[Answer]], evidence: Mapping[str, Any], level: float) -> Table:
     chosen = evidence.get("tuned_temperature")
     return [
         {
             "temperature": temperature,
-            "pass_1": _interval(to_json(estimate(tally(_rows(answers), voids_pass=False)))),
+            "pass_1": _interval(to_json(estimate(tally(_rows(answers), voids_pass=False), level=level))),
             "chosen": temperature == chosen,
         }
         for temperature, answers in sorted(tune.items())
         if answers
     ]
+
+
+def _flattered(grid: Table, level: float) -> float | None:
+    """Return by how much the best of the grid would seem better if all were equal: the winner's curse, a share."""
+    if len(grid) < 2:
+        return None
+    best = max(grid, key=lambda one: one["pass_1"]["point"])["pass_1"]
+    return float(flattery(len(grid)) * (best["high"] - best["low"]) / (2.0 * NORMAL.inv_cdf((1.0 + level) / 2.0)))
 
 
 def _issues(answered: Answered) -> Table:
@@ -244,25 +294,41 @@ def _histogram(answered: Answered, read: Any) -> dict[str, list[float]] | None:
     return {"edges": edges.tolist(), **{name: shares.tolist() for name, shares in spread.items()}}
 
 
-def _cost(night: Night, evidence: Mapping[str, Any]) -> dict[str, Any]:
+def _cost(night: Night, evidence: Mapping[str, Any], prices: Prices) -> dict[str, Any]:
     """Return what the night took, and its gain over the base (percentage points) for each hour of learning."""
     spent = (ledger(night) or {"cost": {}})["cost"]
     stages = night_table([night])[0]["stages"]
     learning, gpu, joules = _hours(night), spent.get("gpu_seconds"), spent.get("energy_joules")
     splits = evidence.get("splits") or [{"total": None}]
     gain = None if splits[0]["total"] is None else 100.0 * splits[0]["total"]["point"]
+    taken = {
+        "hours": sum(stage["seconds"] for stage in stages) / 3600.0,
+        "gpu_hours": gpu / 3600.0 if gpu else None,
+        "energy_kwh": joules / 3.6e6 if joules else None,
+    }
+    price = _price(taken, prices)
     return {
         "stages": stages,
-        "hours": sum(stage["seconds"] for stage in stages) / 3600.0,
+        **taken,
         "learning_hours": learning,
-        "gpu_hours": gpu / 3600.0 if gpu else None,
         "cpu_hours": spent["cpu_seconds"] / 3600.0 if spent.get("cpu_seconds") else None,
-        "energy_kwh": joules / 3.6e6 if joules else None,
+        "price": price,
+        "currency": prices.currency,
+        "pp_per_price": gain / price if gain is not None and price else None,
         "tokens": spent.get("tokens"),
         "steps": spent.get("steps"),
         "pp_per_learning_hour": gain / learning if gain is not None and learning else None,
         "pp_per_gpu_hour": gain / (gpu / 3600.0) if gain is not None and gpu else None,
     }
+
+
+def _price(taken: Mapping[str, float | None], prices: Prices) -> float | None:
+    """Return what the night cost; None where nothing has a price, or what has one was not measured."""
+    paid = {"hours": prices.machine_hour, "gpu_hours": prices.gpu_hour, "energy_kwh": prices.kwh}
+    amounts = [(taken[name], rate) for name, rate in paid.items() if rate]
+    if not amounts or any(amount is None for amount, _ in amounts):
+        return None
+    return sum(amount * rate for amount, rate in amounts if amount is not None)
 
 
 def _pareto(nights: Sequence[Night]) -> Table:

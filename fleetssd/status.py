@@ -214,7 +214,7 @@ def _split(part: dict[str, Any]) -> dict[str, Any]:
 def _guard(reading: dict[str, Any]) -> dict[str, Any]:
     plain = {name: reading[name] for name in ("name", "state", "margin", "sees", "sentence")}
     arms = {name: _interval(reading[name]) for name in ("base", "candidate", "change")}
-    return {**plain, "items": reading["change"]["problems"], **arms}
+    return {**plain, "items": reading["change"]["problems"], "level": reading["change"]["level"], **arms}
 
 
 def _interval(estimate: dict[str, Any] | None) -> dict[str, float] | None:

@@ -26,12 +26,14 @@ def report_night(
 ) -> None:
     """Write one night's report: report.html, report.md and report.json; with --json only print the numbers.
 
+    A night writes its own when it is decided. Written again it has the prices that \\[prices] names now.
+
     Examples: fleetssd nights report 2; fleetssd nights report 2 --out /tmp/n2; fleetssd nights report 2 --json
     """
     given = settings(context)
     store = wiring.open_store(given)
     try:
-        told = read_night(store, number)
+        told = read_night(store, number, given.prices)
     finally:
         store.close()
     if as_json:

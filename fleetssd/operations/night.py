@@ -272,7 +272,8 @@ def _decide(shop: Workshop, plan: NightPlan) -> None:
 def _report(shop: Workshop, number: int) -> None:
     """Leave the night's report in its folder; the night is decided, and no report may undo that."""
     try:
-        written = publish(read_night(shop.store, number), shop.folder / f"{number:04d}", shop.page)
+        told = read_night(shop.store, number, shop.settings.prices)
+        written = publish(told, shop.folder / f"{number:04d}", shop.page)
     except Exception as error:  # noqa: BLE001  a full disk or a missing font is no reason to fail a decided night
         log.warning("report_failed", night=number, error=f"{type(error).__name__}: {error}",
                     hint=f"`fleetssd nights report {number}` writes it again.")  # fmt: skip

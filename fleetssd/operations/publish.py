@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from fleetssd.checkpoints import Night
+from fleetssd.config import Prices
 from fleetssd.errors import Rejected
 from fleetssd.night_markdown import markdown
 from fleetssd.night_report import Answered, NightReport, compose
@@ -22,12 +23,12 @@ Page: TypeAlias = Callable[[NightReport], str]
 """Renders a report as a page of its own."""
 
 
-def read_night(store: Store, number: int) -> NightReport:
-    """Return the report of a night. Raises Rejected where there is none of that number."""
+def read_night(store: Store, number: int, prices: Prices = Prices()) -> NightReport:  # noqa: B008  frozen
+    """Return the report of a night at these prices. Raises Rejected where there is none of that number."""
     night = store.night(number)
     if night is None:
         raise Rejected(f"there is no night {number}", hint="`fleetssd nights` lists them.")
-    return compose(night, store.nights(), _answered(store, night))
+    return compose(night, store.nights(), _answered(store, night), prices)
 
 
 def publish(report: NightReport, folder: Path, page: Page | None) -> tuple[Path, ...]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fleetssd import gate
 from fleetssd.checkpoints import STAGES, Answer, Night, StageRow, VerdictRow
-from fleetssd.config import Gate
+from fleetssd.config import Gate, Prices
 from fleetssd.night_markdown import amount, between, guard_word, markdown, plain
 from fleetssd.night_report import Answered, NightReport, compose
 from tests.unit.test_gate import READINGS, evidence, guard
@@ -41,7 +41,7 @@ def night(number: int = 2, hours: float = 1.0, train: dict[str, Any] | None = No
     return Night(number, "done", "merged", plan, NOW, NOW, "", stages, row)
 
 
-_NUMBERS = ("precondition", "stopped", "tau", "e_value", "splits")
+_NUMBERS = ("precondition", "stopped", "tau", "e_value", "splits", "budget")
 
 
 def answers(arm: str, passed: dict[str, list[bool]], text: str = "a b") -> list[Answer]:
@@ -195,6 +195,66 @@ def test_what_was_not_measured_is_null(changed: dict[str, Any]) -> None:
     cost = composed(night(**changed)).cost
     assert cost["gpu_hours"] is cost["cpu_hours"] is cost["energy_kwh"] is None
     assert cost["pp_per_learning_hour"] is cost["pp_per_gpu_hour"] is None
+
+
+@pytest.mark.parametrize(
+    ("prices", "train", "price"),
+    [
+        ({"machine_hour": 3.0, "gpu_hour": 2.0, "kwh": 0.5}, TRAIN, 6.0 + 1.0 + 0.5),
+        ({"machine_hour": 3.0}, {}, 6.0),
+        ({}, TRAIN, None),
+        ({"machine_hour": 3.0, "gpu_hour": 2.0}, {}, None),
+    ],
+)
+def test_a_night_has_a_price_where_all_that_costs_was_measured(
+    prices: dict[str, Any], train: dict[str, Any], price: float | None
+) -> None:
+    """Hours of the machine, of the accelerator and energy are added up; what was not metered is never guessed."""
+    of = night(hours=2.0, train=train)
+    told = compose(of, [of], ASKED, Prices(currency="CHF", **prices))
+    assert told.cost["price"] == price
+    if price is not None:
+        assert told.cost["pp_per_price"] == pytest.approx(100 * told.slices[0]["total"]["point"] / price)
+    assert f"| price of the night, CHF | {amount(price)} |" in markdown(told)
+
+
+def test_intervals_name_their_levels() -> None:
+    """The night's own level stands once, the gain at tonight's share of the budget and the guards name theirs."""
+    told = composed(night(guards=(guard(3),)))
+    assert (told.level, told.gain_tonight and told.gain_tonight["level"]) == (pytest.approx(0.95), pytest.approx(0.97))
+    text = markdown(told)
+    assert "share of the error budget: 97 % interval" in text
+    assert "Intervals are at 95 % by issue" in text
+    assert "## Guard tasks, 90 % intervals" in text
+
+
+def test_the_error_budget_is_told_and_a_changed_rule_is_never_silent() -> None:
+    """A note says what tonight could spend and what looks without a budget would do; a changed rule has its own."""
+    share = {"alpha": 0.004, "rule": "lord", "budget": 0.05, "look": 5, "promotions": 1, "spent": 0.02,
+             "changed": "since night 1 the error budget changed from spending 0.05 to lord 0.05"}  # fmt: skip
+    notes = composed(night(budget=share)).notes
+    assert notes[0].startswith("Look 5, 1 promotions before: tonight could spend 0.4 % of the error budget (lord)")
+    assert notes[0].endswith("of up to 23%.")
+    assert notes[1] == "Note: since night 1 the error budget changed from spending 0.05 to lord 0.05."
+    assert len(composed(night(budget={**share, "look": 1, "changed": ""})).notes) == 1
+
+
+def test_a_report_names_what_it_is_bound_to() -> None:
+    """Artefact, base and hold-out stand beside the moments, which are written for people."""
+    text = markdown(composed())
+    assert "Started 2026-11-22 02:00 UTC, finished 2026-11-22 02:00 UTC." in text
+    assert f"Artefact {'c' * 64}; base {'b' * 64}, held-out h1." in text
+
+
+def test_the_best_of_a_grid_is_told_to_flatter_itself() -> None:
+    """The winner's curse in points, where at least two temperatures were asked; both renderings say it."""
+    told = composed()
+    assert told.flattered is not None
+    widest = max(point["pass_1"]["high"] - point["pass_1"]["low"] for point in told.by_temperature)
+    assert 0 < told.flattered < widest / 2
+    assert "The best of 2 equals would seem" in markdown(told)
+    one = composed(answered=replace(ASKED, tune={0.4: CANDIDATE}))
+    assert (one.flattered, "equals would seem" in markdown(one)) == (None, False)
 
 
 def test_the_front_holds_what_nothing_beats() -> None:

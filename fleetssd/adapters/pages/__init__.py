@@ -10,7 +10,17 @@ from typing import Any
 import jinja2
 
 from fleetssd.adapters.pages import drawings
-from fleetssd.night_markdown import amount, between, cost_lines, guard_word
+from fleetssd.night_markdown import (
+    amount,
+    between,
+    cost_lines,
+    flattered_line,
+    guard_word,
+    level,
+    moment,
+    test_lines,
+    tonight,
+)
 from fleetssd.night_report import NightReport
 
 
@@ -26,7 +36,9 @@ def night_page(report: NightReport) -> str:
         "losses": drawings.losses(report.losses),
         "pareto": drawings.pareto(report.pareto),
     }
-    return render("night.html", Path(__file__).parent, night=told, plots=plots, cost=cost_lines(report.cost))
+    told["flattered"] = flattered_line(report.flattered, len(report.by_temperature))
+    lines = {"cost": cost_lines(report.cost), "tests": test_lines(report.tests) if report.verdict else []}
+    return render("night.html", Path(__file__).parent, night=told, plots=plots, lines=lines)
 
 
 def render(template: str, folder: Path, **values: Any) -> str:
@@ -38,10 +50,11 @@ def render(template: str, folder: Path, **values: Any) -> str:
         trim_blocks=True,
     )
     environment.filters["between"] = _between
-    environment.filters["amount"] = amount
-    environment.filters["guard_word"] = guard_word
+    for shown in (amount, guard_word, level, moment, tonight):
+        environment.filters[shown.__name__] = shown
     return environment.get_template(template).render(**values)
 
 
 def _between(interval: Mapping[str, float] | None, signed: bool = False) -> str:
-    return between(interval, signed=signed)
+    # A cell may break before the middle, not within the interval.
+    return between(interval, signed=signed).replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}")
