@@ -89,8 +89,9 @@ class Buffer(Section):
 
 
 class Engine(Section):
-    """The Ollama-compatible server that serves the fleet."""
+    """The server that serves the fleet: an Ollama, or one that takes adapters from a folder."""
 
+    kind: Literal["ollama", "llama-server", "vllm"] = "ollama"
     url: str = "http://127.0.0.1:11434"
     base_model: str = "fleet-base:latest"
     alias: str = "fleet-coder:latest"
@@ -99,8 +100,20 @@ class Engine(Section):
     road: Literal["auto", "adapter-registry", "adapter-create", "merged-registry", "merged-create"] = "auto"
     registry_host: str = "127.0.0.1"
     models_dir: Path | None = None
+    adapters_dir: Path | None = None
+    reload_command: tuple[str, ...] = ()
     history: int = Field(default=3, ge=0)
     concurrency: int = Field(default=4, ge=1)
+
+    @model_validator(mode="after")
+    def _shelved(self) -> Self:
+        if self.kind == "ollama":
+            return self
+        if self.adapters_dir is None:
+            raise ValueError(f'kind = "{self.kind}" needs adapters_dir, a folder that the server sees too')
+        if self.road not in ("auto", "adapter-create"):
+            raise ValueError(f'kind = "{self.kind}" takes adapters alone: road = "auto"')
+        return self
 
     @field_validator("url")
     @classmethod
@@ -172,12 +185,19 @@ class Decode(Section):
     """The decode production really uses, and who manages it."""
 
     manage: Literal["none", "gateway", "bake"] = "none"
+    clamp: bool = False
     temperature: float = Field(default=1.0, gt=0)
     top_k: int = Field(default=40, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     min_p: float = Field(default=0.0, ge=0, lt=1)
     tau_grid: tuple[float, ...] = (0.2, 0.4, 0.7)
     audit_folders: tuple[Path, ...] = ()
+
+    @model_validator(mode="after")
+    def _managed(self) -> Self:
+        if self.clamp and self.manage == "none":
+            raise ValueError('clamp holds callers to a decode that somebody manages: manage = "gateway" or "bake"')
+        return self
 
 
 class Checking(Section):
@@ -369,6 +389,13 @@ class Gateway(Section):
     host: str = "127.0.0.1"
     port: int = Field(default=11435, ge=0, le=65535)
     max_body_bytes: int = Field(default=32_000_000, gt=0)
+    keys_file: Path | None = None
+    concurrency: int = Field(default=512, ge=1)
+    agent_concurrency: int = Field(default=128, ge=1)
+    hold_seconds: float = Field(default=10.0, ge=0)
+    hold_requests: int = Field(default=128, ge=0)
+    shadow_concurrency: int = Field(default=2, ge=1)
+    shadow_seconds: float = Field(default=300.0, gt=0)
 
 
 class Telemetry(Section):
@@ -447,6 +474,21 @@ class Settings(Section):
     gateway: Gateway = Gateway()
     telemetry: Telemetry = Telemetry()
     canary: Canary = Canary()
+
+    @model_validator(mode="after")
+    def _engine_fits(self) -> Self:
+        kind = self.engine.kind
+        if kind == "ollama":
+            return self
+        if self.decode.manage == "bake":
+            raise ValueError(
+                f'decode.manage = "bake" needs a base of its own, which engine.kind = "{kind}" cannot take'
+            )
+        if self.recipe.sampler == "ollama" and self.recipe.sampler_url is None:
+            raise ValueError('recipe.sampler = "ollama" needs sampler_url where the engine is none')
+        if kind == "llama-server" and self.guards.lm_eval_tasks:
+            raise ValueError('guards.lm_eval_tasks ask models by name, which engine.kind = "llama-server" ignores')
+        return self
 
     @property
     def database(self) -> str:

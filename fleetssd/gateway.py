@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleetssd.artefact import same_name
-from fleetssd.checkpoints import Checkpoint, Swap
 from fleetssd.config import Decode
-from fleetssd.serving import served
+from fleetssd.routes import Route
 
 ASKS: Mapping[str, tuple[str, ...]] = {
     "/api/chat": ("temperature", "top_p", "top_k", "min_p"),
@@ -34,12 +33,37 @@ On every other route the alias stays as it is: who deletes the alias must not de
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """Where the fleet's alias leads: a name in the engine, and the artefact's digest (None: no checkpoint on file)."""
+class Member:
+    """A member of a JSON object: its key, its value, and where the value stands in the text."""
 
-    alias: str
+    key: str
+    value: Any
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that names a model: its route, its text, the members of its object and the name."""
+
+    path: str
+    text: str
+    members: tuple[Member, ...]
     model: str
-    digest: str | None
+
+    def field(self, name: str) -> Any:
+        """Return a field's value as the engine reads it, None where there is none."""
+        member = _last(self.members, name)
+        return member.value if member else None
+
+    @property
+    def temperature(self) -> float | None:
+        """The caller's own temperature, None where it says none."""
+        options = self.field("options")
+        own = self.field("temperature") if self.path.startswith("/v1/") else None
+        if not self.path.startswith("/v1/") and isinstance(options, dict):
+            own = options.get("temperature")
+        return own if isinstance(own, int | float) and not isinstance(own, bool) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +75,59 @@ class Ask:
     sent: str
 
 
-def route(alias: str, swaps: Sequence[Swap], checkpoints: Sequence[Checkpoint]) -> Route:
-    """Return where the alias leads by the swap log; raises Corrupt where that checkpoint is not on file."""
-    checkpoint = served(swaps, checkpoints)
-    return Route(alias, checkpoint.model, checkpoint.digest) if checkpoint else Route(alias, alias, None)
-
-
-def rewrite(path: str, body: bytes, way: Route, decode: Decode) -> Ask | None:
-    """Send a request for the alias to its checkpoint, with the decode filled in where the gateway manages it.
-
-    None where the request is not for the alias (another route, another model, no JSON object): it passes untouched.
-    """
+def read(path: str, body: bytes) -> Asked | None:
+    """Return a request that runs a model; None on another route, and where no JSON object names a model."""
     if path not in ASKS:
         return None
-    members = list(_members(body))
-    model = _last(members, "model")
-    asked = _string(body, model) if model else None
-    if model is None or asked is None or not same_name(asked, way.alias):
+    text = body.decode("utf-8", "surrogateescape")
+    try:
+        members = tuple(_members(text, 0))
+    except (ValueError, RecursionError):  # the engine's to refuse
         return None
-    edits = [_Edit(model.start, model.end, _json(way.model)), *_fill(path, body, members, decode)]
-    return Ask(_spliced(body, edits), asked, way.model)
+    model = _last(members, "model")
+    if model is None or not isinstance(model.value, str) or not model.value.isprintable():
+        return None
+    return Asked(path, text, members, model.value)
+
+
+def rewrite(asked: Asked, way: Route, decode: Decode) -> Ask | None:
+    """Send a request for the alias to its checkpoint, with the decode filled in where the gateway manages it.
+
+    None where the request is not for the alias: it passes untouched.
+    """
+    model = _last(asked.members, "model")
+    if model is None or not same_name(asked.model, way.alias):
+        return None
+    edits = [_Edit(model.start, model.end, _json(way.model)), *_stated(asked, decode)]
+    return Ask(_spliced(asked.text, edits).encode("utf-8", "surrogateescape"), asked.model, way.model)
+
+
+def warning(asked: Asked, way: Route, decode: Decode) -> str | None:
+    """Return what to tell a caller whose own temperature meets a baked one; None where nothing goes wrong.
+
+    Greedy stays greedy at any temperature of the weights, and 1 is what they were baked for.
+    """
+    own = asked.temperature if ASKS[asked.path] else None
+    if decode.clamp or way.tau == 1.0 or own in (None, 0, 1):
+        return None
+    return (
+        f"temperature {own:g} meets a checkpoint with {way.tau:g} baked in and samples at {own * way.tau:g}; "
+        "leave the temperature out"
+    )
 
 
 def rename(line: bytes, ask: Ask) -> bytes:
     """Give a reply, or a line of a streamed one (NDJSON or SSE), the model name that the caller asked for."""
-    if ask.sent != ask.asked:
-        for member in _names(line):
-            if _string(line, member) == ask.sent:
-                return _spliced(line, [_Edit(member.start, member.end, _json(ask.asked))])
-    return line
+    if ask.sent == ask.asked:
+        return line
+    sent = ask.sent.encode()
+    at = line.find(sent)
+    if at < 0:
+        return line
+    before = line[:at]
+    if before.endswith(b'"model":"') and _FLAT.match(before) and line[at + len(sent) : at + len(sent) + 1] == b'"':
+        return before + _json(ask.asked)[1:-1].encode() + line[at + len(sent) :]
+    return _renamed(line, ask)
 
 
 def worth_a_retry(status: int, body: bytes) -> bool:
@@ -93,104 +141,122 @@ def worth_a_retry(status: int, body: bytes) -> bool:
 def refusal(path: str, message: str, hint: str) -> bytes:
     """Return an error of the gateway's own in the words of the route: Ollama's, or OpenAI's under /v1."""
     if path.startswith("/v1/"):
-        return _json({"error": {"message": message, "type": "api_error", "param": None, "code": None, "hint": hint}})
-    return _json({"error": message, "hint": hint})
-
-
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """A member of a JSON object: its key, and where its value stands."""
-
-    key: str
-    start: int
-    end: int
+        error = {"message": message, "type": "api_error", "param": None, "code": None, "hint": hint}
+        return _json({"error": error}).encode("utf-8", "replace")
+    return _json({"error": message, "hint": hint}).encode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
 class _Edit:
     start: int
     end: int
-    text: bytes
+    text: str
 
 
-_OPEN = re.compile(rb"\s*(?:data:\s*)?\{")
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],:]', re.DOTALL)
+_FLAT = re.compile(rb"(?:data:\s*)?\{[^{}\[\]]*\Z")
+"""The start of a line in which nothing was opened but the outermost object."""
+_OPEN = re.compile(r"\s*(?:data:\s*)?\{")
+_SPACE = re.compile(r"[ \t\n\r]*")
+_READER = json.JSONDecoder(strict=False)
 _WITHIN = frozenset({"message", "response"})
 """Objects in which a streamed reply names its model: message_start of /v1/messages, the events of /v1/responses."""
 
 
-def _members(text: bytes, at: int = 0) -> Iterator[_Member]:
-    """Yield the members of the object that opens at `at`, lazily: a reply names its model first."""
+def _members(text: str, at: int) -> Iterator[Member]:
+    """Yield the members of the object that opens at `at`, lazily; none where none does. Raises ValueError."""
     opened = _OPEN.match(text, at)
     if opened is None:
         return
-    depth, key, begin = 0, b"", -1
-    for token in _TOKEN.finditer(text, opened.end() - 1):
-        mark = token[0]
-        depth += (mark in (b"{", b"[")) - (mark in (b"}", b"]"))
-        if depth == 1 and mark[:1] == b'"' and begin < 0:
-            key = mark
-        elif depth == 1 and mark == b":":
-            begin = token.end()
-        elif begin >= 0 and ((depth == 1 and mark == b",") or depth == 0):
-            span = text[begin : token.start()]
-            start = begin + len(span) - len(span.lstrip())
-            yield _Member(str(_parsed(key)), start, start + len(span.strip()))
-            begin = -1
-        if depth == 0:
-            return
+    at = _skip(text, opened.end())
+    while text[at : at + 1] != "}":
+        key, at = _READER.raw_decode(text, at)
+        at = _skip(text, at)
+        if not isinstance(key, str) or text[at : at + 1] != ":":
+            raise ValueError
+        start = _skip(text, at + 1)
+        value, end = _READER.raw_decode(text, start)
+        yield Member(key, value, start, end)
+        at = _skip(text, end)
+        if text[at : at + 1] == ",":
+            at = _skip(text, at + 1)
+        elif text[at : at + 1] != "}":
+            raise ValueError
 
 
-def _names(line: bytes) -> Iterator[_Member]:
-    for member in _members(line):
+def _skip(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _renamed(line: bytes, ask: Ask) -> bytes:
+    text = line.decode("utf-8", "surrogateescape")
+    try:
+        for member in _names(text):
+            if member.value == ask.sent:
+                edit = _Edit(member.start, member.end, _json(ask.asked))
+                return _spliced(text, [edit]).encode("utf-8", "surrogateescape")
+    except (ValueError, RecursionError):  # half a line, or no JSON
+        pass
+    return line
+
+
+def _names(line: str) -> Iterator[Member]:
+    for member in _members(line, 0):
         if member.key == "model":
             yield member
-        elif member.key in _WITHIN and line[member.start : member.start + 1] == b"{":
+        elif member.key in _WITHIN and isinstance(member.value, dict):
             yield from (inner for inner in _members(line, member.start) if inner.key == "model")
 
 
-def _fill(path: str, body: bytes, members: Sequence[_Member], decode: Decode) -> list[_Edit]:
-    """State what the caller left out; what the caller said stays."""
-    wanted = {name: getattr(decode, name) for name in ASKS[path]} if decode.manage == "gateway" else {}
-    if not wanted or path.startswith("/v1/"):
-        return _state(body, 0, members, wanted, _last)
-    options = _last(members, "options")
-    if options is None or body[options.start : options.end] == b"null":
-        return _state(body, 0, members, {"options": wanted}, _last)
-    return _state(body, options.start, list(_members(body, options.start)), wanted, _exact)
+def _stated(asked: Asked, decode: Decode) -> list[_Edit]:
+    """State what the caller left out; what the caller said stays, unless [decode] clamps it."""
+    if decode.manage != "gateway" and not decode.clamp:
+        return []
+    wanted = {name: getattr(decode, name) for name in ASKS[asked.path]}
+    put = _Put(asked.text, wanted, fill=decode.manage == "gateway", clamp=decode.clamp)
+    if not wanted or asked.path.startswith("/v1/"):
+        return put.into(0, asked.members, _last)
+    options = _last(asked.members, "options")
+    if options is not None and options.value is not None:
+        return put.into(options.start, tuple(_members(asked.text, options.start)), _exact)
+    return _Put(asked.text, {"options": wanted}, fill=put.fill, clamp=False).into(0, asked.members, _last)
 
 
-_Find = Callable[[Sequence[_Member], str], "_Member | None"]
+_Find = Callable[[Sequence[Member], str], "Member | None"]
 
 
-def _state(body: bytes, at: int, members: Sequence[_Member], wanted: Mapping[str, Any], find: _Find) -> list[_Edit]:
-    """Put the wanted members that are missing or null into the object that opens at `at`, if one does."""
-    opened = _OPEN.match(body, at)
-    found = {name: find(members, name) for name in wanted}
-    nulls = [
-        _Edit(member.start, member.end, _json(wanted[name]))
-        for name, member in found.items()
-        if member and body[member.start : member.end] == b"null"
-    ]
-    missing = b",".join(_json(name) + b":" + _json(wanted[name]) for name, member in found.items() if member is None)
-    if opened is None or not missing:
-        return nulls
-    return [*nulls, _Edit(opened.end(), opened.end(), missing + (b"," if members else b""))]
+@dataclass(frozen=True, slots=True)
+class _Put:
+    """Values for an object: `fill` states those that are missing or null, `clamp` replaces those that are said."""
+
+    text: str
+    wanted: Mapping[str, Any]
+    fill: bool
+    clamp: bool
+
+    def into(self, at: int, members: Sequence[Member], find: _Find) -> list[_Edit]:
+        """Return the edits of the object that opens at `at`, if one does."""
+        opened = _OPEN.match(self.text, at)
+        found = {name: find(members, name) for name in self.wanted}
+        edits = [
+            _Edit(member.start, member.end, _json(self.wanted[name]))
+            for name, member in found.items()
+            if member and (self.fill if member.value is None else self.clamp)
+        ]
+        left = [_json(name) + ":" + _json(self.wanted[name]) for name, member in found.items() if member is None]
+        if opened is None or not left or not self.fill:
+            return edits
+        return [*edits, _Edit(opened.end(), opened.end(), ",".join(left) + ("," if members else ""))]
 
 
-def _last(members: Sequence[_Member], key: str) -> _Member | None:
+def _last(members: Sequence[Member], key: str) -> Member | None:
     """Find a field as the engine does: letter case does not matter, and the last one counts."""
     return next((member for member in reversed(members) if member.key.lower() == key), None)
 
 
-def _exact(members: Sequence[_Member], key: str) -> _Member | None:
+def _exact(members: Sequence[Member], key: str) -> Member | None:
     """Find an option as the engine does: options are a plain table, whose keys are what they are."""
     return next((member for member in reversed(members) if member.key == key), None)
-
-
-def _string(text: bytes, member: _Member) -> str | None:
-    value = _parsed(text[member.start : member.end]) if text[member.start : member.start + 1] == b'"' else None
-    return value if isinstance(value, str) else None
 
 
 def _parsed(text: bytes) -> Any:
@@ -200,11 +266,11 @@ def _parsed(text: bytes) -> Any:
         return None
 
 
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _spliced(text: bytes, edits: Sequence[_Edit]) -> bytes:
+def _spliced(text: str, edits: Sequence[_Edit]) -> str:
     for edit in sorted(edits, key=lambda edit: edit.start, reverse=True):
         text = text[: edit.start] + edit.text + text[edit.end :]
     return text

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error("gateway_refused", error=error.message, hint=error.hint)
         return error.exit_code
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="on", server_header=False, date_header=False,
+        app, log_config=None, access_log=False, lifespan="on", server_header=False, date_header=False, ws="none",
         timeout_keep_alive=75, timeout_graceful_shutdown=GRACE,
     )  # fmt: skip
     server = _Server(config)

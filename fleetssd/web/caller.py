@@ -3,56 +3,71 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+import os
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
 from typing import TypeAlias
 
-import structlog
-from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
 
 from fleetssd.errors import Rejected
 from fleetssd.gateway import refusal
 
-log = structlog.get_logger()
-
 Headers: TypeAlias = list[tuple[bytes, bytes]]
+BODY_SECONDS = 60.0
+"""How long a body may take to come in, uploads of files aside: a caller that trickles would keep a place for ever."""
 
 
-class Call:
+class Caller:
     """A request under an id of its own; `started` is whether the caller has seen anything of the reply."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.request = Request(scope, receive)
+        self.scope = scope
         self.path: str = scope["path"]
-        self.id = uuid.uuid4().hex
+        self.method: str = scope["method"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.address: str = scope["client"][0] if scope.get("client") else "unknown"
+        self.id = os.urandom(16).hex()
+        self.agent = ""
         self.started = False
-        self.headers: Headers = [(b"x-fleetssd-request", self.id.encode())]
+        self.ours: Headers = [(b"x-fleetssd-request", self.id.encode())]
         self._receive, self._send = receive, send
 
+    def header(self, name: bytes, length: int = 1000) -> str:
+        """Return a header's text (the last one of that name), empty for none."""
+        return self.headers.get(name, b"")[:length].decode("utf-8", "replace").strip()
+
     async def body(self, limit: int) -> bytes:
-        """Read the body. Raises Rejected as soon as it is known to be over the limit in bytes."""
-        declared = self.request.headers.get("content-length", "")
-        body = bytearray()
-        if not declared.isdigit() or int(declared) <= limit:
-            async for chunk in self.request.stream():
-                body += chunk
-                if len(body) > limit:
-                    break
-            else:
-                return bytes(body)
-        raise Rejected(f"the request is larger than {limit} bytes", hint="Raise [gateway] max_body_bytes.", status=413)
+        """Read the body. Raises Rejected where it is over the limit in bytes, or takes too long."""
+        declared = self.headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > limit:
+            raise _too_large(limit)
+        message = await self._next()
+        if not message.get("more_body"):  # most are here already
+            body: bytes = message.get("body", b"")
+            if len(body) > limit:
+                raise _too_large(limit)
+            return body
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await self._rest(bytearray(message["body"]), limit)
+        except TimeoutError:
+            raise Rejected("the request's body did not come", hint="Send it in one go.", status=408) from None
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it comes in, however large it is."""
-        async for chunk in self.request.stream():
-            if chunk:
-                yield chunk
+        more = True
+        while more:
+            message = await self._next()
+            more = message.get("more_body", False)
+            if message.get("body"):
+                yield message["body"]
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the status and the headers, ours beside them."""
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.headers]})
         self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.ours]})
 
     async def more(self, body: bytes, *, last: bool = False) -> None:
         """Send a piece of the reply."""
@@ -61,28 +76,50 @@ class Call:
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a reply that is all there."""
         kept = [(name, value) for name, value in headers if name.lower() != b"content-length"]
-        await self.start(status, [*kept, (b"content-length", str(len(body)).encode())])
+        await self.start(status, [*kept, (b"content-length", b"%d" % len(body))])
         await self.more(body, last=True)
 
-    async def refuse(self, status: int, message: str, hint: str) -> None:
+    async def refuse(self, status: int, message: str, hint: str, more: Headers | None = None) -> None:
         """Say what is wrong, in the words of the route."""
-        log.warning("request_refused", request=self.id, path=self.path, status=status, error=message)
         # What the caller still has to send is not read, so the connection cannot be used again.
-        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        headers = [(b"content-type", b"application/json"), (b"connection", b"close"), *(more or [])]
         await self.whole(status, headers, refusal(self.path, message, hint))
 
     async def while_connected(self, work: Awaitable[None]) -> None:
-        """Do the work until the caller hangs up: then the engine is let go at once and stops generating."""
+        """Do the work until the caller hangs up: then the engine is let go at once and stops generating.
+
+        Raises ClientDisconnect where it did.
+        """
         tasks = asyncio.ensure_future(work), asyncio.ensure_future(self._gone())
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        if not tasks[0].cancelled():
-            tasks[0].result()
+                if not task.done():
+                    task.cancel()
+                    with suppress(asyncio.CancelledError, Exception):
+                        await task
+        if tasks[0].cancelled():
+            raise ClientDisconnect
+        tasks[0].result()
 
     async def _gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        return message
+
+    async def _rest(self, body: bytearray, limit: int) -> bytes:
+        async for chunk in self.chunks():
+            body += chunk
+            if len(body) > limit:
+                raise _too_large(limit)
+        return bytes(body)
+
+
+def _too_large(limit: int) -> Rejected:
+    return Rejected(f"the request is larger than {limit} bytes", hint="Raise [gateway] max_body_bytes.", status=413)

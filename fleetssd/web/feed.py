@@ -1,46 +1,76 @@
-"""Which checkpoint the gateway sends to: read from the swap log beside the requests, never within one."""
+"""What the gateway knows of the fleet: read from the database beside the requests, never within one."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 
 import structlog
 
 from fleetssd.errors import FleetError
-from fleetssd.gateway import Route
+from fleetssd.keys import Key
+from fleetssd.routes import Routing
 
 log = structlog.get_logger()
 
 REFRESH = 1.0
 """Seconds between two looks at the swap log."""
+HASTE = 0.1
+"""Seconds between two looks while requests are held for the outcome."""
 
 
 class Feed:
-    """The route in memory, read behind the requests' backs; while the store is down the last known one is kept."""
+    """Routing and keys in memory, read behind the requests' backs; while a source is down the last known are kept."""
 
-    def __init__(self, read: Callable[[], Route], first: Route) -> None:
-        self.route = first
+    def __init__(
+        self, read: Callable[[], Routing], first: Routing, keys: Callable[[], Mapping[str, Key] | None] = lambda: None
+    ) -> None:
+        self.now = first
+        self.keys: Mapping[str, Key] | None = {}
         self.problem: str | None = None
-        self._read = read
+        self.reloading_since: float | None = None
+        self._read, self._read_keys = read, keys
+        self._changed = asyncio.Event()
 
     async def run(self) -> None:
         """Look every second, for ever."""
         while True:
+            await asyncio.sleep(HASTE if self.now.reloading else REFRESH)
             await self.refresh()
-            await asyncio.sleep(REFRESH)
 
     async def refresh(self) -> None:
-        """Look once; a store that cannot be read is one line in the log, until it can be read again."""
+        """Look once; a source that cannot be read is one line in the log, until it can be read again."""
+        found, problem = self.now, None
         try:
-            found, problem = await asyncio.to_thread(self._read), None
+            self.keys = await asyncio.to_thread(self._read_keys)
+            found = await asyncio.to_thread(self._read)
         except FleetError as error:
-            found, problem = self.route, error.message
+            problem = error.message
         except Exception as error:
             log.exception("route_not_read")
-            found, problem = self.route, type(error).__name__
-        if found != self.route:
-            log.info("route_changed", model=found.model, checkpoint=found.digest)
+            problem = type(error).__name__
         if problem and problem != self.problem:
-            log.warning("route_kept", model=found.model, checkpoint=found.digest, error=problem)
-        self.route, self.problem = found, problem
+            log.warning("route_kept", model=found.route.model, checkpoint=found.route.digest, error=problem)
+        self.problem = problem
+        self._take(found)
+
+    async def settled(self, seconds: float) -> None:
+        """Wait until no reload is under way, at most so many seconds."""
+        if self.now.reloading:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()
+            except TimeoutError:
+                return
+
+    def _take(self, found: Routing) -> None:
+        if found.route != self.now.route:
+            log.info("route_changed", model=found.route.model, checkpoint=found.route.digest)
+        if found.canary != self.now.canary:
+            told = found.canary
+            log.info("canary_changed", model=told and told.model, mode=told and told.mode, share=told and told.share)
+        if found.reloading != self.now.reloading:
+            self.reloading_since = time.monotonic() if found.reloading else None
+            (self._changed.clear if found.reloading else self._changed.set)()
+        self.now = found

@@ -15,8 +15,13 @@ from fleetssd.status import Report, Status
 
 def render(report: Report) -> bytes:
     """Return the text exposition of a report."""
+    return exposition(lambda: _metrics(report))
+
+
+def exposition(metrics: Callable[[], Iterator[Metric]]) -> bytes:
+    """Return the text exposition of what is read at this moment."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Once(lambda: _metrics(report)))
+    registry.register(_Once(metrics))
     return generate_latest(registry)
 
 

@@ -35,6 +35,7 @@ BASE, NIGHT, ALIAS = "fleet-base:latest", "fleet-coder:v20261122-m1", "fleet-cod
 GREEDY = {"temperature": 0.0, "seed": 1, "num_predict": 8}
 TURN = [{"role": "user", "content": "def f1(x"}]
 LIMIT = 100_000
+HOLD = 1.0
 
 pytestmark = pytest.mark.e2e
 
@@ -79,7 +80,7 @@ def settings(folder: Path, engine: str, manage: str = "none", more: str = "") ->
         f'[fleet]\nagents = ["bot"]\nrepositories = ["*"]\n'
         f'[engine]\nurl = "{engine}"\nbase_model = "{BASE}"\nalias = "{ALIAS}"\n'
         f'[decode]\nmanage = "{manage}"\ntemperature = 0.3\ntop_p = 0.5\ntop_k = 7\n'
-        f"[gateway]\nport = 0\nmax_body_bytes = {LIMIT}\n{more}"
+        f"[gateway]\nport = 0\nmax_body_bytes = {LIMIT}\nhold_seconds = {HOLD}\n{more}"
     )
     return config
 
@@ -271,15 +272,16 @@ def test_a_body_over_the_limit_is_refused(world: World) -> None:
         assert (reply.status_code, "max_body_bytes" in reply.json()["hint"]) == (413, True)
 
 
-def test_a_full_queue_is_tried_once_more(world: World) -> None:
-    """One failure before the first byte is not seen; two are."""
+def test_a_full_queue_is_held_until_there_is_room(world: World) -> None:
+    """A few failures before the first byte are not seen; where they last, the engine's own answer says when to come."""
     body = {"model": ALIAS, "prompt": "x", "stream": False, "options": GREEDY}
     seen = []
-    for failures in (1, 2):
+    for failures in (3, 1000):
         httpx.post(f"{world.engine}/embedded/faults", json={"fail_next": failures, "fail_status": 503})
-        seen.append(httpx.post(f"{world.gateway}/api/generate", json=body, timeout=60).status_code)
+        reply = httpx.post(f"{world.gateway}/api/generate", json=body, timeout=60)
+        seen.append((reply.status_code, reply.headers.get("retry-after")))
     httpx.delete(f"{world.engine}/embedded/faults")
-    assert seen == [200, 503]
+    assert seen == [(200, None), (503, "1")]
 
 
 def test_without_an_engine_the_answer_is_502(tmp_path: Path) -> None:

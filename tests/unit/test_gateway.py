@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetssd.checkpoints import Checkpoint, Swap
 from fleetssd.config import Decode
-from fleetssd.errors import Corrupt
-from fleetssd.gateway import ASKS, Ask, Route, refusal, rename, rewrite, route, worth_a_retry
+from fleetssd.gateway import ASKS, Ask, read, refusal, rename, rewrite, warning, worth_a_retry
+from fleetssd.routes import Route
 
-AT = datetime(2026, 11, 22, 6, tzinfo=UTC)
 WAY = Route("fleet-coder:latest", "fleet-coder:v20261122-ab12cd", "ab12cd")
 CALLERS = Decode()
 OURS = Decode(manage="gateway", temperature=0.4, top_k=30, top_p=0.9, min_p=0.05)
@@ -23,14 +20,10 @@ API = {"temperature": 0.4, "top_p": 0.9, "top_k": 30, "min_p": 0.05}
 V1 = {"temperature": 0.4, "top_p": 0.9}
 
 
-def checkpoint(digest: str, *, base: bool = False) -> Checkpoint:
-    """Return a checkpoint called after its digest."""
-    return Checkpoint(digest, "base" if base else "merged", f"fleet-coder:{digest}", "m", None, "none", 1.0, 1, AT)
-
-
 def sent(body: bytes, path: str = "/api/chat", decode: Decode = CALLERS) -> bytes | None:
     """Return what is sent on for a request to the alias, or None where it passes untouched."""
-    ask = rewrite(path, body, WAY, decode)
+    asked = read(path, body)
+    ask = rewrite(asked, WAY, decode) if asked else None
     return ask.body if ask else None
 
 
@@ -43,36 +36,15 @@ def filled(path: str, **fields: Any) -> dict[str, Any]:
     return table
 
 
-# --- the route -------------------------------------------------------------------------------------------------
-
-
-def test_the_route_leads_to_what_the_swap_log_serves() -> None:
-    """A proven flip's target, by its immutable name and its artefact's digest."""
-    flip = Swap(1, "flip", "dawn", "b", "n1", "fleet-coder:n1", 1, "", at=AT, done=True)
-    found = route("fleet-coder", [flip], [checkpoint("b", base=True), checkpoint("n1")])
-    assert found == Route("fleet-coder", "fleet-coder:n1", "n1")
-
-
-def test_the_route_leads_to_the_alias_where_nothing_is_on_file() -> None:
-    """A fleet before its first night is passed through."""
-    assert route("fleet-coder", [], []) == Route("fleet-coder", "fleet-coder", None)
-
-
-def test_a_checkpoint_that_is_not_on_file_is_no_route() -> None:
-    """Nothing is guessed: the caller keeps the route that it has."""
-    flip = Swap(1, "flip", "dawn", "b", "n1", "fleet-coder:n1", 1, "", at=AT, done=True)
-    with pytest.raises(Corrupt):
-        route("fleet-coder", [flip], [])
-
-
 # --- the request -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["fleet-coder", "fleet-coder:latest", "Fleet-CODER", "FLEET-CODER:Latest"])
 def test_every_spelling_of_the_alias_is_the_alias(name: str) -> None:
     """With or without `latest`, in any case; the caller's own spelling is kept for the reply."""
-    ask = rewrite("/api/chat", b'{"model": "%s"}' % name.encode(), WAY, CALLERS)
-    assert ask == Ask(b'{"model": "%s"}' % WAY.model.encode(), name, WAY.model)
+    asked = read("/api/chat", b'{"model": "%s"}' % name.encode())
+    assert asked is not None
+    assert rewrite(asked, WAY, CALLERS) == Ask(b'{"model": "%s"}' % WAY.model.encode(), name, WAY.model)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +165,53 @@ def test_filling_is_defaults_under_what_was_said(said: dict[str, int | None]) ->
     once = filled("/api/chat", options=said)
     assert once == {"options": {**API, **spoken}}
     assert filled("/api/chat", **once) == once
+
+
+CLAMPED = OURS.model_copy(update={"clamp": True})
+BAKED = Decode(manage="bake", temperature=1.0, clamp=True)
+
+
+@given(said=st.dictionaries(st.sampled_from([*API, "seed"]), st.none() | st.integers(0, 3)))
+def test_clamped_callers_get_the_fleets_decode(said: dict[str, int | None]) -> None:
+    """Whatever they say of it; what is no part of the decode stays."""
+    body = sent(json.dumps({"model": "fleet-coder", "options": said}).encode(), decode=CLAMPED)
+    assert json.loads(body or b"")["options"] == {**said, **API}
+    v1 = sent(json.dumps({"model": "fleet-coder", **said}).encode(), "/v1/chat/completions", CLAMPED)
+    assert json.loads(v1 or b"") == {"model": WAY.model, **said, **V1}
+
+
+def test_a_clamp_over_a_baked_checkpoint_changes_what_is_said_alone() -> None:
+    """Whoever says nothing is served by the weights; a stated temperature becomes the one that they were baked for."""
+    silent, own = b'{"model":"fleet-coder"}', b'{"model":"fleet-coder","options":{"temperature":0.2,"seed":1}}'
+    assert sent(silent, decode=BAKED) == b'{"model":"%s"}' % WAY.model.encode()
+    assert json.loads(sent(own, decode=BAKED) or b"")["options"] == {"temperature": 1.0, "seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "warned"),
+    [
+        ("/api/chat", {"options": {"temperature": 0.5}}, True),
+        ("/v1/chat/completions", {"temperature": 0.5}, True),
+        ("/v1/chat/completions", {"options": {"temperature": 0.5}}, False),
+        ("/api/chat", {"temperature": 0.5}, False),
+        ("/api/chat", {}, False),
+        ("/api/chat", {"options": {"temperature": None}}, False),
+        ("/v1/chat/completions", {"temperature": 1}, False),
+        ("/v1/chat/completions", {"temperature": 0}, False),
+        ("/v1/chat/completions", {"temperature": True}, False),
+        ("/v1/embeddings", {"temperature": 0.5}, False),
+    ],
+)
+def test_a_temperature_that_meets_a_baked_one_is_warned_of(path: str, fields: dict[str, Any], warned: bool) -> None:
+    """T times tau is what is sampled at; 1 is meant, greedy is greedy, and a clamp leaves nothing to warn of."""
+    asked = read(path, json.dumps({"model": "fleet-coder", **fields}).encode())
+    assert asked is not None
+    baked = Route(WAY.alias, WAY.model, WAY.digest, tau=0.7)
+    text = warning(asked, baked, CALLERS)
+    assert (text is not None) is warned
+    assert text is None or "samples at 0.35" in text
+    assert warning(asked, WAY, CALLERS) is None
+    assert warning(asked, baked, BAKED) is None
 
 
 # --- the reply -------------------------------------------------------------------------------------------------

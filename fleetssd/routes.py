@@ -1,0 +1,77 @@
+"""Where the fleet's model name leads, as a value: the checkpoint that serves, a candidate beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from fleetssd.canary import Canary, meets, running
+from fleetssd.checkpoints import Checkpoint, Swap
+from fleetssd.serving import served, unproven
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where the fleet's alias leads: a name in the engine, and the artefact's digest (None: no checkpoint on file).
+
+    `tau` is the temperature baked into its weights, 1.0 where none is.
+    """
+
+    alias: str
+    model: str
+    digest: str | None
+    tau: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """All that the gateway knows of the fleet; `reloading` while a flip makes the engine drop what it serves.
+
+    `names` has the digest of every checkpoint by its name in the engine, in lower case.
+    """
+
+    route: Route
+    canary: Canary | None = None
+    candidate: Route | None = None
+    reloading: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def trial(self, task: str, now: datetime) -> Route | None:
+        """Return the candidate where it meets this task now, split or shadow."""
+        canary = running(self.canary, now)
+        return self.candidate if canary is not None and meets(canary, task) else None
+
+    def digest(self, model: str) -> str | None:
+        """Return the digest of a checkpoint that is asked for by its own name."""
+        return self.names.get(model.lower())
+
+
+def routing(
+    alias: str, swaps: Sequence[Swap], checkpoints: Sequence[Checkpoint], canary: Canary | None = None
+) -> Routing:
+    """Return what the database says; raises Corrupt where the checkpoint that serves is not on file.
+
+    A canary whose candidate is not on file, or serves already, is none.
+    """
+    checkpoint = served(swaps, checkpoints)
+    way = _way(alias, checkpoint) if checkpoint else Route(alias, alias, None)
+    candidates = [each for each in checkpoints if canary and each.digest == canary.digest != way.digest]
+    return Routing(
+        way,
+        canary if candidates else None,
+        _way(alias, candidates[0]) if candidates else None,
+        _reloading(swaps, checkpoints),
+        {each.model.lower(): each.digest for each in checkpoints},
+    )
+
+
+def _way(alias: str, checkpoint: Checkpoint) -> Route:
+    return Route(alias, checkpoint.model, checkpoint.digest, checkpoint.tau)
+
+
+def _reloading(swaps: Sequence[Swap], checkpoints: Sequence[Checkpoint]) -> bool:
+    """Say whether a move is under way between two that share the base's file: the engine has one runner for both."""
+    move = unproven(swaps)
+    kinds = {each.digest: each.kind for each in checkpoints}
+    return move is not None and "merged" not in {kinds.get(move.from_digest, "merged"), kinds.get(move.to_digest)}
