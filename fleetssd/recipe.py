@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 Arm: TypeAlias = Literal["ssd", "merged"]
@@ -68,7 +68,7 @@ class NightPlan:
     chooses a temperature and that the gate never sees. `incumbent` and `base` are artefact digests;
     every arm answers an issue `samples` times, from which pass@1 and pass@`k` are estimated. `teacher` asks the base
     at the decode of the training samples too. `references` are held-out records without tests, which are asked and
-    which no gate reads.
+    which no gate reads. `rounds` counts the records that teach by whose work they are: round 0 is the base's.
     """
 
     night: int
@@ -91,6 +91,7 @@ class NightPlan:
     incumbent_tau: float
     teacher: bool = False
     references: tuple[str, ...] = ()
+    rounds: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain mapping; `from_json` is its inverse."""

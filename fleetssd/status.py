@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from fleetssd.checkpoints import Checkpoint, Night, StageRow, Swap
+from fleetssd.origins import trained_round
 from fleetssd.records import Record
 from fleetssd.schedule import NextTimes
 from fleetssd.serving import WatchWindow, last_move, pending, rollback_target, served, unproven, watch_window
@@ -179,6 +180,8 @@ def _night_line(night: Night) -> dict[str, Any]:
         "stages": [_stage_line(row) for row in night.stages],
         "records": len(night.plan.get("train", ())),
         "held_out": len(night.plan.get("held_out", ())),
+        "rounds": dict(night.plan.get("rounds") or {}),
+        "round": trained_round(night.arm, night.plan.get("rounds") or {}),
         "started_at": to_json(night.started_at),
         "finished_at": to_json(night.finished_at),
     }

@@ -247,6 +247,7 @@ def open_grounds(settings: Settings) -> Grounds:
 def open_workshop(settings: Settings, progress: Progress) -> Iterator[Workshop]:
     """Open everything that a night works with, and close it with the block."""
     from fleetssd.operations.night import Workshop  # noqa: PLC0415
+    from fleetssd.operations.origins import find_origins  # noqa: PLC0415
 
     with ExitStack() as stack:
         store = open_store(settings)
@@ -269,6 +270,7 @@ def open_workshop(settings: Settings, progress: Progress) -> Iterator[Workshop]:
             page=night_page,
             guards=open_guards(settings),
             harness=open_harness(settings),
+            find_origins=lambda: find_origins(store, settings),
         )
 
 

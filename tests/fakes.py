@@ -18,6 +18,7 @@ from fleetssd.checks import Preparation
 from fleetssd.diffs import PullDiff
 from fleetssd.errors import Corrupt, FleetError, Rejected
 from fleetssd.gitea import Commit, Delivery, IssueText, MergedPull, PullKey, PullRow, unread_times
+from fleetssd.origins import Origin
 from fleetssd.placement import Choice, Placement
 from fleetssd.ports import Completion, Grade, Ground, Job, Places, Progress, Prompt
 from fleetssd.recipe import Sampling
@@ -219,6 +220,15 @@ class MemoryStore:
     held: set[str] = field(default_factory=set)
     frozen: tuple[datetime, int] | None = None
     claimed: dict[tuple[str, int], Claim] = field(default_factory=dict)
+    sources: dict[str, Origin] = field(default_factory=dict)
+
+    def put_origins(self, origins: Sequence[Origin]) -> None:
+        """Keep origins."""
+        self.sources |= {origin.record: origin for origin in origins}
+
+    def origins(self, records: Collection[str] | None = None) -> dict[str, Origin]:
+        """Return the origins of these records, or all."""
+        return {key: found for key, found in self.sources.items() if records is None or key in records}
 
     def add_delivery(self, delivery: Delivery, now: datetime) -> bool:
         """Keep a delivery; False for bytes that were kept before."""

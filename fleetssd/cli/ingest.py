@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from fleetssd.cli.app import app, err, settings
 from fleetssd.cli.reading import moment, print_json, show, table
 from fleetssd.errors import Misconfigured
 from fleetssd.operations.ingest import PollSummary, poll_once
+from fleetssd.origins import Origin
 from fleetssd.reasons import explained
 from fleetssd.records import Record, State
 
@@ -69,18 +71,18 @@ def records(
     given = settings(context)
     store = wiring.open_store(given)
     try:
-        found = store.records("refused" if refused else None)
+        found, origins = store.records("refused" if refused else None), store.origins()
     finally:
         store.close()
     if as_json:
-        print_json([to_json(record) for record in found])
+        print_json([to_json(record, origins.get(record.id)) for record in found])
     elif refused:
         show(_by_reason(found))
     else:
-        show(_listed(found))
+        show(_listed(found, origins))
 
 
-def to_json(record: Record) -> dict[str, Any]:
+def to_json(record: Record, origin: Origin | None = None) -> dict[str, Any]:
     """Return a record's provenance; its texts stay in the database."""
     return {
         "repository": record.repository,
@@ -98,6 +100,9 @@ def to_json(record: Record) -> dict[str, Any]:
         "changed_paths": list(record.changed_paths),
         "merged_at": record.merged_at.isoformat(),
         "title": record.title,
+        "round": origin.round if origin else None,
+        "round_by": origin.basis if origin else "",
+        "checkpoints": list(origin.checkpoints) if origin else [],
     }
 
 
@@ -118,10 +123,10 @@ def _sentence(summary: PollSummary) -> str:
     return "\n".join([text, *summary.gaps])
 
 
-def _listed(found: list[Record]) -> Any:
+def _listed(found: list[Record], origins: Mapping[str, Origin]) -> Any:
     counts = Counter(record.state for record in found)
     title = "Records: " + ", ".join(f"{counts[state]} {state.replace('_', ' ')}" for state in STATES)
-    made = table(title, "merged", "pull request", "state", "author", "merger", "issues", "reasons")
+    made = table(title, "merged", "pull request", "state", "author", "merger", "issues", "round", "reasons")
     for record in found:
         made.add_row(
             moment(record.merged_at.isoformat()),
@@ -130,9 +135,17 @@ def _listed(found: list[Record]) -> Any:
             escape(record.author),
             escape(record.merger or "-"),
             escape(_answered(record) or "-"),
+            _round(origins.get(record.id)),
             " ".join(record.reasons),
         )
     return made
+
+
+def _round(origin: Origin | None) -> str:
+    """Return whose work a record holds: 0 is the base's, a question mark nobody knows."""
+    if origin is None:
+        return "-"
+    return "?" if origin.round is None else str(origin.round)
 
 
 def _answered(record: Record) -> str:

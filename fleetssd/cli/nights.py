@@ -180,6 +180,7 @@ def _head(line: dict[str, Any]) -> Table:
         "verdict": f"{tag(line['verdict'] or line['state'])} {escape(line['reason'])}",
         "artefact": line["artefact"] or "-",
         "records": f"{line['records']} trained on, {line['held_out']} held out",
+        "round": f"{line['round']}; taught by {_rounds(line['rounds'])}",
         "gain over the incumbent": points(line["lift"]),
         "gain over the tuned base": points(line["over_tuned"]),
         "gain over the teacher decode": points(line["over_teacher"]),
@@ -188,6 +189,13 @@ def _head(line: dict[str, Any]) -> Table:
     for name, value in rows.items():
         grid.add_row(f"[dim]{name}[/]", value)
     return grid
+
+
+def _rounds(rounds: dict[str, int]) -> str:
+    """Say whose work the records of a night hold."""
+    named = {"0": "of the base", "unknown": "of nobody knows which checkpoint"}
+    said = [f"{count} {named.get(number, f'of round {number}')}" for number, count in rounds.items()]
+    return ", ".join(said) or "records whose origin nobody looked for"
 
 
 def _arms(line: dict[str, Any]) -> Table:

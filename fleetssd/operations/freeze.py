@@ -10,6 +10,7 @@ from fleetssd.admission import Admission, executed
 from fleetssd.checkpoints import Checkpoint, Night
 from fleetssd.config import Settings
 from fleetssd.errors import Misconfigured
+from fleetssd.origins import counted
 from fleetssd.ports import Engine, Store
 from fleetssd.recipe import ORDERS, Lora, NightPlan, Sampling
 from fleetssd.status import served
@@ -47,6 +48,7 @@ def freeze(settings: Settings, store: Store, engine: Engine, now: datetime) -> N
         incumbent_model=incumbent.model,
         incumbent_tau=incumbent.tau,
         references=_references(settings, weighed, admissions),
+        rounds=counted(train, store.origins(train)),
         teacher=settings.evaluation.teacher_decode and settings.recipe.arm != "merged",
     )
     return store.open_night(plan.to_json(), plan.arm, now)

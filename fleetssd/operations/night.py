@@ -60,7 +60,8 @@ class Workshop:
     """What a night works with: the ports, the run folder's root and where progress is shown.
 
     `page` renders a night's report; without it a night leaves its numbers and Markdown only. `guards` are the guard
-    sets by name, `harness` asks benchmark tasks that are none of ours.
+    sets by name, `harness` asks benchmark tasks that are none of ours. `find_origins` looks, before a plan is frozen,
+    for whose work the records hold.
     """
 
     settings: Settings
@@ -78,6 +79,7 @@ class Workshop:
     page: Page | None = None
     guards: Mapping[str, Sequence[Item]] = field(default_factory=dict)
     harness: Harness | None = None
+    find_origins: Callable[[], int] = lambda: 0
 
     @property
     def base(self) -> learn.Base:
@@ -94,6 +96,7 @@ def tonight(shop: Workshop) -> Night:
     admitted = verifier(shop).verify()
     if admitted:
         log.info("held_out_verified", **Counter(admission.code for admission in admitted))
+    shop.find_origins()
     return freeze(shop.settings, shop.store, shop.engine, shop.clock.now())
 
 

@@ -11,6 +11,7 @@ from fleetssd.artefact import Probe
 from fleetssd.checkpoints import Answer, Checkpoint, Night, Sample, StageRow, Swap, VerdictRow
 from fleetssd.facts import Entry
 from fleetssd.gitea import Delivery, PullKey
+from fleetssd.origins import Origin
 from fleetssd.records import Record
 from fleetssd.reverts import Claim
 
@@ -135,6 +136,15 @@ class Store(Protocol):
 
     def admissions(self) -> dict[str, Admission]:
         """Return what came of verifying, by record id."""
+        ...
+
+    # --- whose work the records hold
+    def put_origins(self, origins: Sequence[Origin]) -> None:
+        """Keep origins of records; a later one replaces it."""
+        ...
+
+    def origins(self, records: Collection[str] | None = None) -> dict[str, Origin]:
+        """Return the origins of these records, or all, by record id; nobody looked for those that are missing."""
         ...
 
     # --- nights

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from fleetssd.calls import Call, Gap
 from fleetssd.canary import Canary
-from fleetssd.origins import Origin
 from fleetssd.ports.store import Store
 from fleetssd.records import Record
 from fleetssd.telemetry import CallEnd, Filter, Work
@@ -87,18 +86,10 @@ class TrialLog(Protocol):
 
 
 class OriginLog(Protocol):
-    """Whose work the records hold. Every method is one transaction."""
+    """The records whose origin is to be found. Every method is one transaction."""
 
     def without_origin(self, limit: int) -> list[Record]:
         """Return records that teach or examine and whose origin nobody looked for yet, oldest merge first."""
-        ...
-
-    def put_origins(self, origins: Sequence[Origin]) -> None:
-        """Keep origins; a later one replaces it."""
-        ...
-
-    def origins(self, records: Collection[str] | None = None) -> dict[str, Origin]:
-        """Return the origins of these records, or all, by record id."""
         ...
 
     def merged_since(self, since: datetime) -> list[Record]:

@@ -20,6 +20,7 @@ from fleetssd.buffer import window
 from fleetssd.checkpoints import Answer, Checkpoint, Sample, StageRow, Swap, VerdictRow
 from fleetssd.errors import Corrupt
 from fleetssd.gitea import Delivery, PullKey, unread
+from fleetssd.origins import Origin
 from fleetssd.ports import Store
 from fleetssd.records import Record
 from fleetssd.reverts import Claim
@@ -142,6 +143,16 @@ def test_cursor_moves_by_instance(store: Store) -> None:
     assert found == NOW + HOUR
     assert found is not None
     assert found.utcoffset() == timedelta(0)
+
+
+def test_origins_are_kept_beside_their_records(store: Store) -> None:
+    """A record's origin comes back equal, a later one replaces it, and what nobody looked for is not there."""
+    file(store, 1, 2, 3)
+    first, other = Origin("r1", 1, "task", ("a", "b"), 4), Origin("r2", None, "none")
+    store.put_origins([first, other])
+    store.put_origins([replace(first, round=2)])
+    assert store.origins(["r1", "r3"]) == {"r1": replace(first, round=2)}
+    assert store.origins() == {"r1": replace(first, round=2), "r2": other}
 
 
 def test_pull_is_filed_with_its_record(store: Store) -> None:

@@ -111,6 +111,18 @@ def test_one_night_is_shown(lived: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert ONE[:20] in text
 
 
+def test_a_night_says_of_which_round_it_is(lived: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whose work taught is counted by round, as it was frozen into the plan."""
+    store = SqlStore.open(f"sqlite:///{lived / 'data' / 'fleetssd.sqlite3'}")
+    store.open_night({"night": 3, "rounds": {"0": 7, "1": 2, "unknown": 1}}, "merged", NOW)
+    store.close()
+    found = read(lived, capsys, "nights", "show", "3")
+    assert (found["round"], found["rounds"]) == (2, {"0": 7, "1": 2, "unknown": 1})
+    assert call(lived, "nights", "show", "3") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "2; taught by 7 of the base, 2 of round 1, 1 of nobody knows which checkpoint" in text
+
+
 def test_unknown_night_is_refused(lived: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A night that never was is an error with a hint, not an empty table."""
     assert call(lived, "nights", "show", "9") == 1

@@ -13,6 +13,7 @@ from fleetssd.adapters.store import SqlStore
 from fleetssd.cli import main
 from fleetssd.config import load
 from fleetssd.gitea import PullKey, PullRow
+from fleetssd.origins import Origin
 from fleetssd.reasons import explained
 from fleetssd.records import Record, refused_row
 
@@ -66,3 +67,15 @@ def test_how_sure_a_link_is_can_be_seen(settings: Path, capsys: pytest.CaptureFi
     main(["--config", str(settings), "records", "--json"])
     taught = next(row for row in json.loads(capsys.readouterr().out) if row["state"] == "train")
     assert taught["confidences"] == ["closed", "declared"]
+
+
+def test_whose_work_a_record_holds_can_be_seen(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The round stands beside each record; a question mark where nobody knows, a dash before anyone looked."""
+    store = SqlStore.open(load(settings).database)
+    store.put_origins([Origin("r1", 1, "task", ("c" * 64,), 3), Origin("r2", None, "none")])
+    store.close()
+    main(["--config", str(settings), "records", "--json"])
+    told = {row["pull"]: (row["round"], row["round_by"]) for row in json.loads(capsys.readouterr().out)}
+    assert told == {1: (1, "task"), 2: (None, "none"), 3: (None, ""), 4: (None, "")}
+    main(["--config", str(settings), "records"])
+    assert " ? " in capsys.readouterr().out
