@@ -38,12 +38,13 @@ class Trial:
         try:
             pulls = self._came(lambda: self._by_registry(shown, trial))
             came = pulls or (creates and trial is not None and self._came(lambda: self._by_create(trial)))
-            said = self._ask() if came else {}
+            answered = self._ask(PROBE) if came else {}
+            said = answered or self._ask(self._base)  # what it tells of answers it tells of the base's too
         finally:
             remove(self._wire, PROBE)
             for name in before.keys() - self._wire.loaded().keys():
                 self._wire.preload(name)
-        loads = bool(said) and trial is not None
+        loads = bool(answered) and trial is not None
         return Probe(
             version, pulls, creates, loads, files, quantizes, bool(said.get("logprobs")), "_debug_info" in said
         )
@@ -78,17 +79,17 @@ class Trial:
             slow=True,
         )
 
-    def _ask(self) -> dict[str, Any]:
+    def _ask(self, model: str) -> dict[str, Any]:
         """Ask for one token with everything that may come with it; nothing where it does not load."""
         greedy = {"num_predict": 1, "temperature": 0}
-        asked = {"model": PROBE, "messages": [{"role": "user", "content": "x"}], "stream": False}
+        asked = {"model": model, "messages": [{"role": "user", "content": "x"}], "stream": False}
         try:
             said = self._wire.json("POST", "/api/chat", {**asked, "options": greedy, "logprobs": True}, slow=True)
             drawn = self._wire.json("POST", "/api/chat", {**asked, "_debug_render_only": True}, slow=True)
         except (Rejected, Corrupt):
             return {}
         with self._wire.told():
-            self._wire.patient.generate(PROBE, "", keep_alive=0)
+            self._wire.patient.generate(model, "", keep_alive=0)
         return said | {key: drawn[key] for key in ("_debug_info",) if key in drawn}
 
 
