@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterator
 from statistics import fmean
 
+from fleetssd.budget import lord, spend, uncorrected
 from fleetssd.operations.evaluate import LOOKS
-from fleetssd.simulation import Cell, Saving, false_share, power_cell, savings
+from fleetssd.simulation import Cell, Curve, Saving, false_share, peeking, power_cell, savings, spent_by
 
 NIGHTS = 4_000
 EFFECTS = (0.0, -0.05, 0.05, 0.13)
@@ -19,6 +20,7 @@ ISSUES, SAMPLES = (20, 50, 100, 200), (1, 4, 8)
 ALPHA, PLANNED = 0.05, 0.05
 FALSE_GOAL, GAP_GOAL, SAVING_GOAL = 0.05, 0.03, 0.6
 FLEETS, YEAR = 200, 365
+LOOKED_AT, PLANNED_LOOKS = (1, 2, 3, 7, 14, 30), 30
 
 
 def main() -> None:
@@ -27,6 +29,7 @@ def main() -> None:
     cells = list(power_table())
     saved = list(saving_table())
     budget_table()
+    look_table()
     false = max(cell.promoted for cell in cells if cell.effect <= 0)
     gap = max(cell.gap for cell in cells if cell.effect > 0)
     ratio = max(fmean(row.ratio for row in rows) for rows in saved)
@@ -59,13 +62,12 @@ def power_table() -> Iterator[Cell]:
 
 def saving_table() -> Iterator[tuple[Saving, ...]]:
     """Print and yield one line for each k: the share promoted, and issues asked of a fixed evaluation's."""
-    print(
-        f"\nsequential, {LOOKS} looks, planned gain +{100 * PLANNED:g} pp: promoted %, issues asked of the fixed ones"
-    )
+    print(f"\nsequential, {LOOKS} looks, planned gain +{100 * PLANNED:g} pp, beside a fixed evaluation of equal errors")
+    print("promoted % (the fixed one's), issues asked of the fixed one's; the mean is over the four columns")
     print("| samples | fixed asks | A/A | -5 pp | +5 pp | +13 pp | mean |\n|---|---|---|---|---|---|---|")
     for samples in SAMPLES:
         rows = savings(EFFECTS, PLANNED, samples, NIGHTS // 2, ALPHA, looks=LOOKS, seed=samples)
-        texts = [f"{100 * row.promoted:.1f}, {row.ratio:.2f}" for row in rows]
+        texts = [f"{100 * row.promoted:.1f} ({100 * row.fixed_promoted:.1f}), {row.ratio:.2f}" for row in rows]
         mean = fmean(row.ratio for row in rows)
         print(f"| {samples} | {rows[0].fixed} | {' | '.join(texts)} | {mean:.2f} |", flush=True)
         yield rows
@@ -78,6 +80,31 @@ def budget_table() -> None:
     for rule in ("lord", "spending"):
         share, useful = false_share(YEAR, FLEETS, rule=rule, alpha=ALPHA, better=0.2, strength=3.5)
         print(f"| {rule} | {100 * share:.1f} % | {useful:.1f} of {0.2 * YEAR:.0f} |", flush=True)
+
+
+def look_table() -> None:
+    """Print what looks do without a budget, and what each may spend with one, in percent."""
+    print(f"\na useless candidate is found good, % (alpha {ALPHA:g}), and what the look may spend, %")
+    print(
+        "| look | new candidates | one candidate again | lord, nothing promoted | spending | Pocock | O'Brien-Fleming |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for look in LOOKED_AT:
+        loose = [uncorrected(look, ALPHA), peeking(look, ALPHA)]
+        spent = [
+            lord(look, [], ALPHA),
+            spend(look, ALPHA),
+            _increment(look, "pocock"),
+            _increment(look, "obrien-fleming"),
+        ]
+        texts = [f"{100 * chance:.1f}" for chance in loose] + [f"{100 * share:.2g}" for share in spent]
+        print(f"| {look} | {' | '.join(texts)} |", flush=True)
+    print(f"(Pocock's and O'Brien-Fleming's curves for {PLANNED_LOOKS} planned looks)")
+
+
+def _increment(look: int, curve: Curve) -> float:
+    before = spent_by((look - 1) / PLANNED_LOOKS, curve, ALPHA) if look > 1 else 0.0
+    return spent_by(look / PLANNED_LOOKS, curve, ALPHA) - before
 
 
 if __name__ == "__main__":

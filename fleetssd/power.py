@@ -99,7 +99,10 @@ def detectable_seen(deltas: Array, *, alpha: float = 0.05, power: float = 0.8) -
 
 
 def mcnemar_power(problems: int, discordant: float, delta: float, *, alpha: float = 0.05) -> float:
-    """Return the chance that the exact two-sided McNemar test shows `delta`, over all discordant counts."""
+    """Return the chance that the exact two-sided McNemar test shows a gain of `delta`, over all discordant counts.
+
+    A loss that is shown by chance is no gain: only results on the right side count.
+    """
     from scipy import stats  # noqa: PLC0415  heavy, and only this function needs it
 
     win = 0.5 + delta / (2.0 * discordant)
@@ -107,7 +110,7 @@ def mcnemar_power(problems: int, discordant: float, delta: float, *, alpha: floa
     for count in range(1, problems + 1):
         wins = np.arange(count + 1)
         p_values = np.minimum(1.0, 2.0 * stats.binom.cdf(np.minimum(wins, count - wins), count, 0.5))
-        shown = stats.binom.pmf(wins[p_values <= alpha], count, win).sum()
+        shown = stats.binom.pmf(wins[(p_values <= alpha) & (wins > count - wins)], count, win).sum()
         total += float(stats.binom.pmf(count, problems, discordant)) * float(shown)
     return total
 

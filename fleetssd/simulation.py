@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from fleetssd import sequential
 from fleetssd.budget import Look, Rule, tonight
 from fleetssd.power import power_repeated, sample_size_repeated
 from fleetssd.scoring import NORMAL, Array, expanded, resamples_of
+
+Curve: TypeAlias = Literal["pocock", "obrien-fleming"]
 
 MIX = 0.1
 """How much of an issue's difficulty a candidate draws anew: it gains on some issues and loses on others."""
@@ -47,12 +50,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """A sequential evaluation of a planted gain: the share promoted, the issues asked, and what a fixed one asks."""
+    """A sequential evaluation of a planted gain beside a fixed one: the shares promoted, and the issues asked."""
 
     effect: float
     promoted: float
     asked: float
     fixed: int
+    fixed_promoted: float
 
     @property
     def ratio(self) -> float:
@@ -103,7 +107,8 @@ def savings(
     """Simulate evaluations that look `looks` times, at most at one and a half times the issues of the formula.
 
     The fixed evaluation beside them has the same two-sided alpha, and as many issues as its formula needs for the
-    power that the sequential one reached at the planned gain: their error rates are equal.
+    power that the sequential one reached at the planned gain, so that their error rates are equal; it is simulated
+    too, to show that they are.
     """
     rng = np.random.default_rng(seed)
     pilot = plant(planned, 1_000, samples, 100, rng)
@@ -115,7 +120,8 @@ def savings(
     rows = []
     for effect in effects:
         promoted, asked = _run(plant(effect, cap, samples, nights, rng).deltas, design, looks)
-        rows.append(Saving(effect, float(promoted.mean()), float(asked.mean()), fixed))
+        beside = float((lower_ends(plant(effect, fixed, samples, nights, rng).deltas, alpha, seed) > 0.0).mean())
+        rows.append(Saving(effect, float(promoted.mean()), float(asked.mean()), fixed, beside))
     return tuple(rows)
 
 
@@ -139,6 +145,28 @@ def false_share(
         shares.append((promotions - hits) / max(1, promotions))
         useful += hits
     return float(np.mean(shares)), useful / fleets
+
+
+def peeking(looks: int, alpha: float, *, runs: int = 200_000, seed: int = 0) -> float:
+    """Simulate a useless candidate whose interval is read after each of `looks` equal blocks of issues.
+
+    Return the chance that any of these readings excludes 0: what an interval promises once is not promised often.
+    """
+    blocks = np.arange(1, looks + 1)
+    steps = np.random.default_rng(seed).standard_normal((runs, looks), dtype=np.float32).cumsum(axis=1)
+    edge = NORMAL.inv_cdf(1.0 - alpha / 2.0) * np.sqrt(blocks)
+    return float((np.abs(steps) > edge).any(axis=1).mean())
+
+
+def spent_by(part: float, curve: Curve, alpha: float) -> float:
+    """Return what of `alpha` may be spent when this part of the planned looks is taken (Lan and DeMets 1983).
+
+    2 (1 - F(z / sqrt(part))) after O'Brien and Fleming, alpha ln(1 + (e - 1) part) after Pocock. Both need an end to
+    their looks, which a fleet's nights have not: here to be compared with, not to be chosen.
+    """
+    if curve == "pocock":
+        return alpha * math.log(1.0 + (math.e - 1.0) * part)
+    return 2.0 * NORMAL.cdf(-NORMAL.inv_cdf(1.0 - alpha / 2.0) / math.sqrt(part))
 
 
 def _run(deltas: Array, design: sequential.Design, looks: int) -> tuple[NDArray[np.bool_], Array]:

@@ -138,6 +138,15 @@ def test_a_challengers_level() -> None:
     assert budget.elond(7, 3, 0.05) == pytest.approx(0.2 * budget.gamma(7))
 
 
+@pytest.mark.parametrize(
+    ("looks", "chance"),
+    [(5, 0.226), (7, 0.302), (10, 0.401), (14, 0.512), (20, 0.642), (30, 0.785), (90, 0.990)],
+)
+def test_without_a_budget_nights_add_up(looks: int, chance: float) -> None:
+    """So many useless candidates, each judged at 5 %, promote one with this chance."""
+    assert budget.uncorrected(looks, 0.05) == pytest.approx(chance, abs=5e-4)
+
+
 def test_holm_adjusts_by_rank() -> None:
     """The smallest of three counts threefold, the next twofold but never less, none above 1; names keep their order."""
     assert budget.holm({"a": 0.03, "b": 0.01, "c": 0.02}) == {"a": 0.04, "b": 0.03, "c": 0.04}

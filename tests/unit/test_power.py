@@ -53,10 +53,27 @@ def test_more_samples_a_problem_need_fewer_problems(between: float, expected: tu
     ("problems", "discordant", "points"),
     [
         (50, 0.2, 17.3),
+        (50, 0.3, 21.2),
         (100, 0.1, 8.8),
+        (100, 0.2, 12.4),
+        (100, 0.3, 15.2),
+        (131, 0.1, 7.7),
+        (131, 0.2, 10.8),
         (131, 0.3, 13.3),
+        (200, 0.1, 6.2),
         (200, 0.2, 8.8),
+        (200, 0.3, 10.8),
+        (300, 0.1, 5.1),
+        (300, 0.2, 7.2),
+        (300, 0.3, 8.8),
+        (374, 0.1, 4.6),
+        (374, 0.2, 6.5),
+        (374, 0.3, 7.9),
         (500, 0.1, 4.0),
+        (500, 0.2, 5.6),
+        (500, 0.3, 6.8),
+        (1000, 0.1, 2.8),
+        (1000, 0.2, 4.0),
         (1000, 0.3, 4.8),
         (20, 0.4, 37),
     ],
@@ -82,15 +99,34 @@ def test_detectable_effect_from_tonights_spread() -> None:
     ("problems", "discordant", "delta", "expected"),
     [
         (20, 0.2, 0.05, 0.010),
-        (50, 0.1, 0.05, 0.064),
+        (50, 0.2, 0.05, 0.065),
+        (100, 0.2, 0.05, 0.142),
         (200, 0.2, 0.05, 0.298),
+        (300, 0.2, 0.05, 0.446),
+        (500, 0.2, 0.05, 0.676),
+        (800, 0.2, 0.05, 0.875),
+        (20, 0.1, 0.05, 0.002),
+        (50, 0.1, 0.05, 0.064),
+        (100, 0.1, 0.05, 0.241),
         (200, 0.1, 0.05, 0.543),
+        (300, 0.1, 0.05, 0.744),
+        (500, 0.1, 0.05, 0.941),
+        (800, 0.1, 0.05, 0.995),
+        (20, 0.25, 0.13, 0.068),
+        (50, 0.25, 0.13, 0.353),
         (100, 0.25, 0.13, 0.695),
+        (200, 0.25, 0.13, 0.959),
     ],
 )
 def test_power_of_the_exact_test(problems: int, discordant: float, delta: float, expected: float) -> None:
     """20 problems with one sample each cannot show +5 points; the chance is 1 in 100."""
     assert power.mcnemar_power(problems, discordant, delta) == pytest.approx(expected, abs=6e-4)
+
+
+@pytest.mark.parametrize(("choices", "errors"), [(1, 0.0), (5, 1.16), (10, 1.54), (50, 2.25), (100, 2.51)])
+def test_the_best_of_many_flatters_itself(choices: int, errors: float) -> None:
+    """The winner's curse: the expected maximum of so many standard normals."""
+    assert power.flattery(choices) == pytest.approx(errors, abs=0.005)
 
 
 @pytest.mark.parametrize(("problems", "samples"), [(189, 4), (110, 8), (500, 2)])

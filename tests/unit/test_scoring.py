@@ -79,6 +79,8 @@ def test_paired_bootstrap_reproduces_the_closed_form() -> None:
     """200 problems, 30 won, 15 lost: delta .075, interval about [.010, .140], both methods."""
     values = np.array([1.0] * 30 + [-1.0] * 15 + [0.0] * 155)
     assert values.std(ddof=1) / np.sqrt(200) == pytest.approx(0.033202, abs=1e-6)
+    assert (error := values.std() / np.sqrt(200)) == pytest.approx(0.033119, abs=1e-6)
+    assert (0.075 - 1.96 * error, 0.075 + 1.96 * error) == pytest.approx((0.0101, 0.1399), abs=1e-4)
     for method in ("percentile", "bca"):
         found = scoring.interval(values, method=method, seed=3)  # type: ignore[arg-type]
         assert found.point == pytest.approx(0.075)

@@ -53,6 +53,34 @@ def test_sequential_evaluation_asks_fewer_issues_at_equal_error_rates() -> None:
     assert harmful <= useless
     assert planned >= 0.8
     assert large >= 0.99
+    assert useless <= rows[0].fixed_promoted + 0.01
+    assert planned == pytest.approx(rows[2].fixed_promoted, abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("looks", "chance"), [(1, 0.05), (2, 0.083), (3, 0.107), (4, 0.126), (5, 0.142), (10, 0.193), (20, 0.248)]
+)
+def test_an_interval_that_is_read_often_promises_little(looks: int, chance: float) -> None:
+    """Simulated: reading one candidate's interval after every block finds a useless one good this often."""
+    assert simulation.peeking(looks, ALPHA, runs=100_000) == pytest.approx(chance, abs=0.003)
+
+
+@pytest.mark.parametrize(
+    ("part", "spent"),
+    [(0.2, 1.2e-5), (0.25, 8.9e-5), (0.4, 0.001942), (0.5, 0.005575), (0.6, 0.011396), (0.75, 0.023625),
+     (0.8, 0.02843), (1.0, 0.05)],
+)  # fmt: skip
+def test_the_curve_after_obrien_and_fleming(part: float, spent: float) -> None:
+    """Almost nothing is spent early, all at the end."""
+    assert simulation.spent_by(part, "obrien-fleming", ALPHA) == pytest.approx(spent, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("part", "spent"), [(0.2, 0.01477), (0.4, 0.026157), (0.5, 0.031006), (0.6, 0.035426), (0.8, 0.043242), (1, 0.05)]
+)
+def test_the_curve_after_pocock(part: float, spent: float) -> None:
+    """The budget is spent nearly evenly."""
+    assert simulation.spent_by(part, "pocock", ALPHA) == pytest.approx(spent, abs=1e-6)
 
 
 def test_lord_finds_more_at_the_same_promise() -> None:
