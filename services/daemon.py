@@ -25,7 +25,7 @@ from fleetssd.checkpoints import Night
 from fleetssd.config import Settings, load
 from fleetssd.errors import FleetError
 from fleetssd.facts import leaves_machine, warning
-from fleetssd.operations import ingest, remember, retention, swap, watch
+from fleetssd.operations import ingest, keep, remember, retention, swap, watch
 from fleetssd.operations.freeze import base_checkpoint
 from fleetssd.rollout import watched
 from fleetssd.schedule import dawn_due, night_due
@@ -33,8 +33,13 @@ from fleetssd.serving import pending
 
 log = structlog.get_logger()
 
+SWITCH_SECONDS = 0.001
+"""How long a thread waits before it asks for the interpreter (5 ms by default): a webhook's answer changes threads five
+times, beside a poll or other deliveries."""
 AGAIN = timedelta(seconds=1)
 """How long after a poll the one runs that a webhook asked for meanwhile."""
+KEEP_SECONDS = 2.0
+"""How long a llama-server that restarted serves the base instead of the checkpoint."""
 RETRY = timedelta(minutes=1)
 """How long a night that asked to be tried again (exit 75) waits."""
 
@@ -59,6 +64,7 @@ class Daemon:
             (self._tick, self.settings.schedule.tick_seconds),
             (self._know_base, self.settings.schedule.tick_seconds),
             (self._watch, self.settings.watch.every_seconds),
+            *([(self._keep, KEEP_SECONDS)] if self.settings.engine.kind == "llama-server" else []),
             *([(self._remember, self.settings.mirror.every_seconds)] if self.parts.memory else []),
         ):
             self.scheduler.add_job(
@@ -123,6 +129,9 @@ class Daemon:
 
     def _recover(self) -> None:
         swap.recover(self.parts.store, self.parts.engine, self.settings, self.parts.clock.now())
+
+    def _keep(self) -> None:
+        keep.keep(self.parts.store, self.parts.engine, self.settings, self.parts.clock.now())
 
     def _know_base(self) -> None:
         """Put the base on file as soon as the engine shows it: what serves has an answer before the first night."""
@@ -191,6 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM; exit codes are 0 done, 75 try again, 78 misconfigured."""
     args = _parser().parse_args(argv)
     wiring.configure_logging()
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         daemon = Daemon(load(args.config), args.config)
         daemon.start()

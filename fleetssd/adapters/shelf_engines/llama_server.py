@@ -167,7 +167,14 @@ class LlamaServerEngine:
         """See that a model is there: every adapter that the server knows is loaded."""
         self._must(model, self._held())
 
-    def point(self, alias: str, model: str) -> None:
+    def quiet(self, model: str) -> bool:
+        """Say yes: a change of scales reloads nothing."""
+        return True
+
+    def release(self, model: str) -> None:
+        """Do nothing: adapters stay in memory until the server's next start."""
+
+    def point(self, alias: str, model: str) -> int:
         """Set the global scales to a model, then make every slot forget what it read under another.
 
         Returns when no slot holds the old one's cache; a slot that answers is waited for. Raises Rejected where there
@@ -181,6 +188,7 @@ class LlamaServerEngine:
             self._shelf.point(self._alias, model)
         self._apply(model, held)
         self._wash(model, held)
+        return 1
 
     def remove(self, model: str) -> None:
         """Take a name out of the folder; the server forgets the adapter at its next start."""

@@ -155,7 +155,14 @@ class VllmEngine:
         self._must(model)
         self._ready(model)
 
-    def point(self, alias: str, model: str) -> None:
+    def quiet(self, model: str) -> bool:
+        """Say yes: a new name reloads nothing."""
+        return True
+
+    def release(self, model: str) -> None:
+        """Do nothing: vLLM lets the least used of its adapters go by itself."""
+
+    def point(self, alias: str, model: str) -> int:
         """Load a model and note that the alias means it; the gateway sends the fleet's requests there.
 
         Raises Rejected where there is no such model.
@@ -164,6 +171,7 @@ class VllmEngine:
             raise Misconfigured(f"the gateway has one alias, {self._alias}", hint="Set [engine] alias to it.")
         self._must(model)
         self._shelf.point(self._alias, self._ready(model))
+        return 1
 
     def remove(self, model: str) -> None:
         """Unload a name and take it out of the folder; a missing one is no error."""

@@ -1,0 +1,117 @@
+"""One adapter from a night's folder to the alias and back, over llama.cpp's own server and a stand-in for vLLM."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from fleetssd import wiring
+from fleetssd.adapters.store import SqlStore
+from fleetssd.checkpoints import Checkpoint
+from fleetssd.config import Settings, load
+from fleetssd.operations.capabilities import known
+from fleetssd.operations.freeze import base_checkpoint
+from fleetssd.operations.install import install
+from fleetssd.operations.keep import keep
+from fleetssd.operations.retention import sweep
+from fleetssd.operations.swap import flip, rollback
+from fleetssd.ports import Engine, Prompt
+from fleetssd.recipe import Lora, NightPlan, Sampling
+from tests.contract.llama_server import Running, llama_server
+from tests.contract.vllm_server import vllm_server
+
+FILES = Path(__file__).parent.parent / "samples" / "ollama" / "files"
+NOW = datetime(2026, 11, 22, 6, tzinfo=UTC)
+BASE, ALIAS = "fleet-base:latest", "fleet-coder:latest"
+GREEDY = Sampling(0.0, 1, 1.0, 0.0, 8)
+PLAN = NightPlan(
+    1, "ssd", 1, (), (), (), GREEDY, Lora(4, 8.0, (), 1e-3, 4, 1, 1, 0, 64), GREEDY, "none", (0.2,), 4, 4, "auto", "0",
+    "0", BASE, 1.0,
+)  # fmt: skip
+
+pytestmark = pytest.mark.e2e
+
+
+@dataclass(frozen=True)
+class World:
+    """What the test acts on."""
+
+    settings: Settings
+    store: SqlStore
+    engine: Engine
+    base: Checkpoint
+    server: Running | None
+
+    def install(self) -> Checkpoint:
+        """Install the sample as a night would and put it on file."""
+        folder = self.settings.data_dir / "artefact"
+        (folder / "peft").mkdir(parents=True)
+        (folder / "peft" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4}))
+        (folder / "peft" / "adapter_model.safetensors").write_bytes(b"matrices")
+        content = (FILES / "a1.gguf").read_bytes()
+        (folder / "adapter.gguf").write_bytes(content)
+        made = install(
+            self.engine, plan=PLAN, base_model=BASE, alias=ALIAS, folder=folder, road="adapter-create", tau=1.0,
+            files={"adapter": hashlib.sha256(content).hexdigest()}, prompts=["def f1(x", "def f2(y"], witnesses=(),
+            now=NOW,
+        ).checkpoint  # fmt: skip
+        self.store.put_checkpoint(made)
+        return made
+
+    def answer(self) -> str:
+        """Return what the fleet gets from its alias."""
+        return self.engine.complete(ALIAS, [Prompt("def f1(x", 1)], GREEDY, lambda *_: None)[0].text
+
+
+@pytest.fixture(params=["llama-server", "vllm"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """Yield a fleet that serves its base."""
+    (tmp_path / "hf").mkdir()
+    with ExitStack() as stack:
+        server = None
+        if request.param == "vllm":
+            url = stack.enter_context(vllm_server(BASE, tmp_path / "hf")).url
+        else:
+            server = stack.enter_context(llama_server(FILES / "base.gguf", tmp_path / "adapters"))
+            url = server.url
+        config = tmp_path / "config.toml"
+        config.write_text(
+            f'data_dir = "{tmp_path}"\n[forge]\nurl = "http://127.0.0.1:1"\ntoken_file = "token"\n'
+            f'[fleet]\nagents = ["bot"]\nrepositories = ["*"]\n'
+            f'[base]\nweights = "hf"\ngguf = "{FILES / "base.gguf"}"\n'
+            f'[engine]\nkind = "{request.param}"\nurl = "{url}"\nbase_model = "{BASE}"\nalias = "{ALIAS}"\n'
+            f'adapters_dir = "adapters"\nreload_command = {json.dumps(server.reload if server else ())}\n'
+        )
+        settings = load(config)
+        store = stack.enter_context(closing(wiring.open_store(settings)))
+        engine = stack.enter_context(closing(wiring.open_engine(settings)))
+        base = base_checkpoint(settings, engine, NOW)
+        store.put_checkpoint(base)
+        yield World(settings, store, engine, base, server)
+
+
+def test_a_checkpoint_goes_to_the_alias_and_back(world: World) -> None:
+    """The alias has the adapter after the flip and none after the rollback, answers so, and nothing is left behind."""
+    assert known(world.store, world.engine, world.settings.engine, NOW).creates_adapters
+    before, made = world.answer(), world.install()
+    swap = flip(world.store, world.engine, world.settings, made, actor="dawn", now=NOW, reason="better")
+    assert world.engine.digest_of(ALIAS) == made.served_digest == swap.evidence["alias_digest"]
+    assert world.engine.adapter_of(ALIAS) == made.digest
+    assert world.answer() != before
+    if world.server is not None:
+        world.server.restart()
+        assert world.answer() == before  # a restarted llama-server serves its base until the daemon looks
+        assert keep(world.store, world.engine, world.settings, NOW)
+        assert world.answer() != before
+    rollback(world.store, world.engine, world.settings, actor="watch", reason="worse", now=NOW)
+    assert world.engine.digest_of(ALIAS) == world.base.served_digest
+    assert world.answer() == before
+    sweep(world.store, world.engine, world.settings, NOW)
+    assert world.engine.digest_of(made.model) == made.served_digest  # it served last, so it is kept
