@@ -81,7 +81,8 @@ _FORKLOCK = (
 )
 _CAVEAT = (
     "Intervals are paired bootstraps by issue (95 %) over the issues of all seeds, for these training runs; 'by seed' "
-    "shows how runs differ.\nThe sentences name the better of an arm's two decodes, which flatters the arm.\n"
+    "shows how runs differ.\nThe sentences name the better of an arm's two decodes, which flatters its number.\n"
+    "p: sign flips by issue against the tuned base, adjusted for all arms at both decodes (Holm).\n"
     "Model (0.9 M parameters) and corpus are the demo's: half of the issues speak words that only merged work explains."
 )
 
@@ -101,7 +102,15 @@ def _experiment(lines: Sequence[Line], size: Size, measured: Sequence[dict[str, 
     k = size.samples
     title = f"Tiny model: {len(measured)} seeds x {size.issues} issues x {k} samples, {size.records} records"
     made = table(
-        title, "arm", "T", "pass@1 %", f"pass@{k} %", "over base, same T (pp)", "over tuned base (pp)", "by seed %"
+        title,
+        "arm",
+        "T",
+        "pass@1 %",
+        f"pass@{k} %",
+        "over base, same T (pp)",
+        "over tuned base (pp)",
+        "p (Holm)",
+        "by seed %",
     )
     for line in lines:
         where = f"{line.temperature:g}" if line.temperature else chosen
@@ -113,7 +122,8 @@ def _experiment(lines: Sequence[Line], size: Size, measured: Sequence[dict[str, 
             points(asdict(each)).removesuffix(" pp") if each else "-" for each in (line.over_base, line.over_tuned)
         ]
         name = "tuned base" if line.arm == "base" and not line.temperature else line.arm
-        made.add_row(name, where, *cells, " ".join(f"{100 * each:.1f}" for each in line.by_seed))
+        p = "-" if line.p is None else f"{line.p:.2g}"
+        made.add_row(name, where, *cells, p, " ".join(f"{100 * each:.1f}" for each in line.by_seed))
     return made
 
 

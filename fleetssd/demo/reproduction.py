@@ -12,15 +12,16 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from fleetssd.adapters.sandboxes import BubblewrapSandbox
 from fleetssd.adapters.gguf_builder import GgufBuilder
 from fleetssd.adapters.samplers.llama_server import LlamaServerSampler
+from fleetssd.adapters.sandboxes import BubblewrapSandbox
 from fleetssd.adapters.trainer_process import ProcessTrainer
+from fleetssd.budget import holm
 from fleetssd.demo import processes
 from fleetssd.errors import Rejected
 from fleetssd.operations.evaluate import grade
@@ -28,7 +29,7 @@ from fleetssd.operations.learn import file_digest, folder_digest, seed_of
 from fleetssd.ports import Completion, Limits, Progress, Prompt, Sandbox
 from fleetssd.problems import Problem
 from fleetssd.recipe import TEMPERATURE_FIRST, Lora, Sampling
-from fleetssd.scoring import Estimate, Scores, difference, estimate
+from fleetssd.scoring import Estimate, Scores, deltas, difference, estimate, sign_flip
 from fleetssd.toy import corpus
 from fleetssd.toy.base import BaseSettings, read_base
 from fleetssd.toy.work import WorkItem, some_work
@@ -42,6 +43,7 @@ CONTEXT = 320
 PLAIN = Sampling(1.0, 0, 1.0, 0.0, 96, TEMPERATURE_FIRST)
 """The model's own distribution: what is served where nobody tunes."""
 T_TRAIN = Sampling(0.5, 10, 0.95, 0.0, 96, TEMPERATURE_FIRST)
+_ALPHA = 0.05
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -64,7 +66,8 @@ class Size:
 class Line:
     """One line of the table, over all seeds; the differences are None for the base against itself.
 
-    `temperature` is 0 where each seed has the one that its tuning chose. `note` says why an arm is missing.
+    `temperature` is 0 where each seed has the one that its tuning chose. `p` is the sign-flip p-value against the tuned
+    base, adjusted by Holm for all trained arms at both decodes. `note` says why an arm is missing.
     """
 
     arm: str
@@ -74,6 +77,7 @@ class Line:
     over_base: Estimate | None
     over_tuned: Estimate | None
     by_seed: tuple[float, ...] = ()
+    p: float | None = None
     note: str = ""
 
 
@@ -227,7 +231,8 @@ def lines(measured: Sequence[Mapping[str, Any]], samples: int) -> list[Line]:
     Intervals are paired bootstraps by issue: they hold for these training runs. `by_seed` shows how runs differ.
     """
     plain, tuned = _scores(measured, "base", "plain", samples), _scores(measured, "base", "tuned", samples)
-    found = []
+    found: list[Line] = []
+    raw: dict[str, float] = {}
     for decode, reference, temperature in (("plain", plain, 1.0), ("tuned", tuned, 0.0)):
         for arm in measured[0]["arms"]:
             failed = [run["arms"][arm]["failed"] for run in measured if "failed" in run["arms"][arm]]
@@ -240,15 +245,18 @@ def lines(measured: Sequence[Mapping[str, Any]], samples: int) -> list[Line]:
             by_seed = tuple(
                 estimate(_scores([run], arm, decode, samples)).point for run in measured
             )  # fmt: skip
-            line = Line(arm, temperature, estimate(own), estimate(own, samples), over_base, over_tuned, by_seed)
-            found.append(line)
-    return found
+            if arm != "base":
+                raw[f"{arm} {temperature:g}"] = sign_flip(deltas(own, tuned))
+            found.append(Line(arm, temperature, estimate(own), estimate(own, samples), over_base, over_tuned, by_seed))
+    adjusted = holm(raw)
+    return [replace(line, p=adjusted.get(f"{line.arm} {line.temperature:g}")) for line in found]
 
 
 def reading(table: Sequence[Line]) -> list[str]:
     """Say in words what the table shows, arm by arm, against the tuned base.
 
-    Of an arm's two decodes the better one on these very issues is named, which flatters the arm, not the base.
+    Of an arm's two decodes the better one on these very issues is named, which flatters its number. To beat the base
+    its interval must exclude 0, and so must the test that is adjusted for all arms and decodes.
     """
     said = []
     for arm in dict.fromkeys(line.arm for line in table if line.arm != "base"):
@@ -260,10 +268,11 @@ def reading(table: Sequence[Line]) -> list[str]:
         over = best.over_tuned
         assert over is not None  # noqa: S101  `shown` has no others
         where = "at T = 1" if best.temperature else "at the base's best T"
-        verdict = "beats" if over.low > 0 else "is worse than" if over.high < 0 else "does not beat"
+        sure = best.p is not None and best.p <= _ALPHA
+        verdict = "beats" if over.low > 0 and sure else "is worse than" if over.high < 0 and sure else "does not beat"
         said.append(
             f"{arm} {verdict} the tuned base: {100 * over.point:+.1f} "
-            f"[{100 * over.low:+.1f}, {100 * over.high:+.1f}] pp, best {where}."
+            f"[{100 * over.low:+.1f}, {100 * over.high:+.1f}] pp, p = {best.p:.2g}, best {where}."
         )
     return said
 

@@ -33,7 +33,7 @@ def test_a_seed_is_measured_once_and_told_honestly(tmp_path: Path) -> None:
     assert [line.arm for line in table if line.note] == ["verified", "verified"]
     assert reading(table) == [
         "verified: not trained in every seed.",
-        "merged does not beat the tuned base: +0.0 [+0.0, +0.0] pp, best at T = 1.",
+        "merged does not beat the tuned base: +0.0 [+0.0, +0.0] pp, p = 1, best at T = 1.",
     ]
     told.clear()
     assert experiment.run([1], ("verified", "merged")) == measured

@@ -46,7 +46,27 @@ def test_the_base_at_t_1_is_held_against_the_tuned_base() -> None:
 )
 def test_the_words_follow_the_interval(counts: list[int], words: str) -> None:
     """An arm beats the tuned base only where the whole interval is above 0, and is worse only where it is below."""
-    assert reading(lines([measured(1, base=BASE, ssd=counts)], samples=4))[0].startswith(words)
+    seeds = [measured(seed, base=BASE, ssd=counts) for seed in (1, 2)]
+    assert reading(lines(seeds, samples=4))[0].startswith(words)
+
+
+def test_many_arms_are_corrected() -> None:
+    """A gain whose own interval excludes 0 is no win where as many arms and decodes were looked at."""
+    slight = [3, 4, 1, 3, 3, 4, 1, 3]
+    arms = dict.fromkeys(("verified", "merged", "control"), BASE)
+    seeds = [{"ssd": slight}, {"ssd": BASE}]
+    alone = lines([measured(at, base=BASE, **arm) for at, arm in enumerate(seeds)], samples=4)
+    many = lines([measured(at, base=BASE, **arm, **arms) for at, arm in enumerate(seeds)], samples=4)
+    first, second = (next(x for x in table if x.arm == "ssd" and not x.temperature) for table in (alone, many))
+    assert first.over_tuned == second.over_tuned
+    assert second.over_tuned is not None
+    assert second.over_tuned.low > 0
+    assert first.p is not None
+    assert second.p is not None
+    assert first.p < second.p
+    assert second.p > 0.05
+    assert reading(many)[0].startswith("ssd does not beat the tuned base: +9.4")
+    assert next(line.p for line in many if line.arm == "base") is None
 
 
 def test_an_arm_that_failed_in_one_seed_has_no_numbers() -> None:
