@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,12 +13,12 @@ from fleetssd.checkpoints import Checkpoint, Swap
 from fleetssd.config import Settings
 from fleetssd.errors import Misconfigured, Rejected
 from fleetssd.operations import swap
-from fleetssd.operations.origins import merges
+from fleetssd.operations.traffic import as_evidence, sides
 from fleetssd.ports import Desk, Engine
 from fleetssd.rollout import GoBack, Stay
 from fleetssd.serving import served
-from fleetssd.telemetry import Filter, tally
-from fleetssd.trials import Outcome, Trial, margins, open_trial, resting
+from fleetssd.telemetry import Filter
+from fleetssd.trials import Hand, Outcome, Trial, margins, open_trial, resting
 from fleetssd.windows import Compared, Tally, compare, verdict
 
 log = structlog.get_logger()
@@ -87,7 +86,7 @@ def promote(store: Desk, engine: Engine, settings: Settings, now: datetime, reas
     trial, candidate = standing.trial, store.checkpoint(standing.trial.canary.digest)
     if candidate is None:
         raise Rejected(f"checkpoint {trial.canary.digest[:12]} is not on file", hint="Restore the database.")
-    evidence = {"canary": trial.id, **as_evidence(standing)}
+    evidence = {"canary": trial.id, **_evidence(standing)}
     line = swap.flip(store, engine, settings, candidate, actor="operator", now=now, reason=reason, evidence=evidence)
     ended = _end(store, standing, "promoted", "operator", reason, now)
     return ended or trial, line
@@ -126,47 +125,10 @@ def look(store: Desk, settings: Settings, now: datetime, trial: Trial) -> Standi
     """Return how a canary stands, or how it stood when it ended."""
     until = min(now, trial.ended_at or now, trial.canary.expires_at)
     since, rules = trial.canary.started_at, margins(settings.canary)
-    found = sides(store, settings, trial.canary.digest, trial.incumbent, (since, until), (since, until), now)
+    window = (since, until)
+    found = sides(store, settings, (trial.canary.digest, window), (trial.incumbent, window), now)
     lag = _lag(store, trial, now) if trial.ended_at is not None else None
     return Standing(trial, *found, compare(*found, rules), verdict(*found, rules), lag)
-
-
-def sides(
-    store: Desk,
-    settings: Settings,
-    candidate: str,
-    incumbent: str,
-    mine: tuple[datetime, datetime],
-    theirs: tuple[datetime, datetime],
-    now: datetime,
-) -> tuple[Tally, Tally]:
-    """Return what a candidate and an incumbent answered, each in a window [since, until)."""
-    merged = merges(store, settings, min(mine[0], theirs[0]), now)
-    tallies = [
-        tally(store.call_ends(digest, *window), merged.get(digest))
-        for digest, window in ((candidate, mine), (incumbent, theirs))
-    ]
-    return tallies[0], tallies[1]
-
-
-def as_evidence(standing: Standing) -> dict[str, Any]:
-    """Return the numbers for a row of the log."""
-    return {
-        "candidate": _counts(standing.candidate),
-        "incumbent": _counts(standing.incumbent),
-        "metrics": [finite(asdict(each) | {"fires": each.fires}) for each in standing.compared],
-    }
-
-
-def finite(value: Any) -> Any:
-    """Return numbers as JSON has them: what is not finite is null."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and abs(value) == float("inf") else value
-
-
-def _counts(side: Tally) -> dict[str, int]:
-    return {name: getattr(side, name) for name in ("calls", "errors", "empty", "capped", "tasks", "merged")}
 
 
 def _running(store: Desk) -> Trial:
@@ -176,8 +138,12 @@ def _running(store: Desk) -> Trial:
     return trial
 
 
-def _end(store: Desk, standing: Standing, outcome: Outcome, by: Any, reason: str, now: datetime) -> Trial | None:
-    ended = store.end_trial(standing.trial.id, outcome, by, reason, now, as_evidence(standing))
+def _evidence(standing: Standing) -> dict[str, Any]:
+    return as_evidence(standing.candidate, standing.incumbent, standing.compared)
+
+
+def _end(store: Desk, standing: Standing, outcome: Outcome, by: Hand, reason: str, now: datetime) -> Trial | None:
+    ended = store.end_trial(standing.trial.id, outcome, by, reason, now, _evidence(standing))
     if ended is not None:
         log.info("canary_ended", canary=ended.id, model=ended.canary.model, outcome=outcome, by=by, reason=reason)
     return ended

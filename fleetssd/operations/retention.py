@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -27,16 +28,18 @@ class Swept:
     blobs: tuple[str, ...]
 
 
-def sweep(store: Store, engine: Engine, settings: Settings, now: datetime) -> Swept:
+def sweep(store: Store, engine: Engine, settings: Settings, now: datetime, needed: Collection[str] = ()) -> Swept:
     """Remove what may go, under the lease of swaps, and say what went; while a night runs nothing goes.
 
-    A name that serves something else than we installed is left alone. Raises Transient where a swap runs.
+    What is `needed` (digests) stays, whatever the swap log says. A name that serves something else than we installed
+    is left alone. Raises Transient where a swap runs.
     """
     nights, checkpoints = store.nights(), store.checkpoints()
     if any(night.state == "running" for night in nights):
         return Swept((), ())
     with alone(store, "dawn", now):
         gone = expendable(nights, store.swaps(), checkpoints, settings.engine.history)
+        gone = tuple(one for one in gone if one.digest not in needed)
         there = engine.names()
         models = tuple(one.model for one in gone if there.get(one.model) == one.served_digest)
         for model in models:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from fleetssd.admission import NotAdmittedError
 from fleetssd.checkpoints import Answer, Night, Swap
@@ -16,19 +17,25 @@ from fleetssd.operations.evaluate import CANDIDATE, grade
 from fleetssd.operations.learn import seed_of
 from fleetssd.operations.posing import pose
 from fleetssd.operations.swap import rollback, settle
-from fleetssd.ports import Engine, Grounds, Prompt, Sandbox, Store
+from fleetssd.operations.traffic import as_evidence, sides
+from fleetssd.ports import Desk, Engine, Grounds, Prompt, Sandbox, Store
 from fleetssd.problems import Problem
 from fleetssd.recipe import NightPlan
-from fleetssd.rollout import GoBack, Limits, Reading, cooling, watch_verdict, watched
+from fleetssd.rollout import GoBack, Limits, Reading, Stay, cooling, watch_verdict, watched
+from fleetssd.trials import margins
+from fleetssd.windows import compare, verdict
+
+DAY = timedelta(days=1)
 
 
 def watch_once(
-    store: Store, engine: Engine, sandbox: Sandbox, grounds: Grounds, settings: Settings, now: datetime
+    store: Desk, engine: Engine, sandbox: Sandbox, grounds: Grounds, settings: Settings, now: datetime
 ) -> Swap | None:
     """Look once at the checkpoint under watch; return the line this wrote to the swap log, if any.
 
-    Probes are kept as answers of arm `watch <swap>`, so a restart forgets nothing. An engine that is away raises
-    Transient and counts as nothing seen.
+    It goes back where its probes fail, or where the fleet's own calls go worse than they went with the checkpoint
+    before it in the same hours of the day before: the hours before dawn are quiet ones. Probes are kept as answers of
+    arm `watch <swap>`, so a restart forgets nothing. An engine that is away raises Transient and counts as nothing seen.
     """
     flipped = watched(store.swaps())
     night = store.night(flipped.night) if flipped is not None and flipped.night is not None else None
@@ -40,14 +47,17 @@ def watch_once(
         _Probe(store, engine, sandbox, grounds, settings, night, arm).ask()
     expected = pass_rates(store.answers(night.number, CANDIDATE))
     readings = as_readings(store.answers(night.number, arm), expected)
-    verdict = watch_verdict(readings, _limits(settings))
-    evidence = {"arm": arm, "readings": [asdict(reading) for reading in readings[-5:]]}
-    if isinstance(verdict, GoBack) and not cooling(store.swaps(), now, span):
+    judged: GoBack | Stay = watch_verdict(readings, _limits(settings))
+    evidence: dict[str, Any] = {"arm": arm, "readings": [asdict(reading) for reading in readings[-5:]]}
+    fleet, evidence["traffic"] = _traffic(store, settings, flipped, now)
+    if isinstance(fleet, GoBack) and not isinstance(judged, GoBack):
+        judged = fleet
+    if isinstance(judged, GoBack) and not cooling(store.swaps(), now, span):
         only = flipped.to_digest
         return rollback(
-            store, engine, settings, actor="watch", reason=verdict.reason, now=now, evidence=evidence, only_from=only
+            store, engine, settings, actor="watch", reason=judged.reason, now=now, evidence=evidence, only_from=only
         )
-    return settle(store, engine, flipped, reason=verdict.reason, now=now, evidence=evidence) if over else None
+    return settle(store, engine, flipped, reason=judged.reason, now=now, evidence=evidence) if over else None
 
 
 def as_readings(answers: Sequence[Answer], expected: Mapping[str, float]) -> list[Reading]:
@@ -72,6 +82,15 @@ def _reading(look: Sequence[Answer], expected: Mapping[str, float]) -> Reading:
     rate = sum(expected[answer.problem] for answer in graded) / len(graded) if graded else None
     errors = sum(answer.finish == "error" for answer in look)
     return Reading(len(look), errors, len(graded), sum(answer.passed for answer in graded), rate)
+
+
+def _traffic(store: Desk, settings: Settings, flipped: Swap, now: datetime) -> tuple[GoBack | Stay, dict[str, Any]]:
+    """Judge the fleet's own calls since a flip; without the gateway there are none, and nothing fires."""
+    since = flipped.at or now
+    window, before = (since, now), (since - DAY, now - DAY)
+    both = sides(store, settings, (flipped.to_digest, window), (flipped.from_digest, before), now)
+    rules = margins(settings.canary)
+    return verdict(*both, rules), as_evidence(*both, compare(*both, rules))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,19 +12,28 @@ import pytest
 
 from fleetssd.adapters.store import SqlStore
 from fleetssd.calls import Call
+from fleetssd.checkpoints import Swap
 from fleetssd.config import Settings, parse
 from fleetssd.errors import Rejected
 from fleetssd.operations import canary
 from fleetssd.operations.origins import find_origins, merges
 from fleetssd.operations.swap import flip
+from fleetssd.operations.traffic import by_checkpoint, prune
+from fleetssd.operations.watch import watch_once
 from fleetssd.serving import served
 from fleetssd.telemetry import MergeRate
 from fleetssd.trials import Trial
 from tests.contract.test_store import file
-from tests.fakes import FakeEngine
-from tests.services.test_swap import ALIAS, BASE, DAWN, ONE, TWO
+from tests.fakes import FakeEngine, FakeGrounds, FakeSandbox
+from tests.services.test_swap import ALIAS, BASE, DAWN, ONE, TWO, _plan
 
 MINUTE = timedelta(minutes=1)
+PLAN = _plan(())
+
+
+def watch(fleet: Fleet, minutes: float) -> Swap | None:
+    """Let the watch look once; there is no held-out issue to ask."""
+    return watch_once(fleet.store, fleet.engine, FakeSandbox(), FakeGrounds(), fleet.settings, DAWN + minutes * MINUTE)
 
 
 @dataclass
@@ -216,3 +225,25 @@ def test_origins_are_found_once_and_stay(fleet: Fleet) -> None:
     assert find_origins(fleet.store, fleet.settings) == 0
     found = {name: (one.round, one.basis) for name, one in fleet.store.origins().items()}
     assert found == {"r7": (1, "task"), "r8": (0, "swaps")}
+
+
+def test_the_watch_goes_back_by_the_fleets_own_calls(fleet: Fleet) -> None:
+    """Calls that fail after a flip, where those of the day before at the same hour did not, roll it back."""
+    fleet.store.open_night(PLAN.to_json(), "ssd", DAWN)
+    line = flip(fleet.store, fleet.engine, fleet.settings, ONE, actor="dawn", now=DAWN)
+    fleet.calls("one", 30, fault="engine", status=500)
+    assert watch(fleet, 10) is None
+    fleet.calls("base", 100, minutes=1 - 24 * 60)
+    back = watch(fleet, 11)
+    assert back is not None
+    assert (back.kind, back.actor, back.from_digest) == ("rollback", "watch", line.to_digest)
+    assert back.reason == "failed calls 100.0 % against 0.0 %"
+    assert back.evidence["traffic"]["incumbent"]["calls"] == 100
+
+
+def test_old_calls_leave_by_age(fleet: Fleet) -> None:
+    """What is older than the settings keep it goes; the rest stays."""
+    fleet.calls("base", 3, minutes=-91 * 24 * 60)
+    fleet.calls("base", 2)
+    assert prune(fleet.store, fleet.settings, DAWN) == 3
+    assert by_checkpoint(fleet.store, fleet.settings, DAWN - timedelta(days=99), DAWN + 2 * MINUTE)["base"].calls == 2
