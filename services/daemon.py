@@ -25,11 +25,12 @@ from fleetssd.checkpoints import Night
 from fleetssd.config import Settings, load
 from fleetssd.errors import FleetError
 from fleetssd.facts import leaves_machine, warning
-from fleetssd.operations import ingest, keep, remember, retention, swap, watch
+from fleetssd.operations import canary, ingest, keep, origins, remember, retention, swap, traffic, watch
 from fleetssd.operations.freeze import base_checkpoint
 from fleetssd.rollout import watched
 from fleetssd.schedule import dawn_due, night_due
 from fleetssd.serving import pending
+from fleetssd.trials import held_back
 
 log = structlog.get_logger()
 
@@ -40,6 +41,8 @@ AGAIN = timedelta(seconds=1)
 """How long after a poll the one runs that a webhook asked for meanwhile."""
 KEEP_SECONDS = 2.0
 """How long a llama-server that restarted serves the base instead of the checkpoint."""
+PRUNE_SECONDS = 3600.0
+"""Between two looks for calls that are too old to keep."""
 RETRY = timedelta(minutes=1)
 """How long a night that asked to be tried again (exit 75) waits."""
 
@@ -64,6 +67,8 @@ class Daemon:
             (self._tick, self.settings.schedule.tick_seconds),
             (self._know_base, self.settings.schedule.tick_seconds),
             (self._watch, self.settings.watch.every_seconds),
+            (self._canary, self.settings.canary.every_seconds),
+            (self._prune, PRUNE_SECONDS),
             *([(self._keep, KEEP_SECONDS)] if self.settings.engine.kind == "llama-server" else []),
             *([(self._remember, self.settings.mirror.every_seconds)] if self.parts.memory else []),
         ):
@@ -117,6 +122,8 @@ class Daemon:
             self.settings, p.forge, p.mirror, p.store, p.secrets, p.clock.now(), lambda *_: None, wiring.open_sketch()
         )
         log.info("polled", **summary.as_dict())
+        if found := origins.find_origins(p.store, self.settings, lambda: not self.leaving.is_set()):
+            log.info("origins_found", records=found)
 
     def _remember(self) -> None:
         """Tell the memory server of what was merged; it has a thread of its own, so nothing waits for it."""
@@ -158,7 +165,9 @@ class Daemon:
         swaps = self.parts.store.swaps()
         stamp = (nights[-1].number if nights else 0, swaps[-1].id if swaps else 0)
         if stamp != self.swept:
-            retention.sweep(self.parts.store, self.parts.engine, self.settings, self.parts.clock.now())
+            tried = self.parts.store.canary()
+            needed = [tried.digest] if tried else []
+            retention.sweep(self.parts.store, self.parts.engine, self.settings, self.parts.clock.now(), needed)
             self.swept = stamp
 
     def _start_night(self) -> None:
@@ -182,13 +191,22 @@ class Daemon:
     def _dawn(self) -> None:
         p = self.parts
         promoted = pending(p.store.nights(), p.store.swaps(), p.store.checkpoints())
-        if promoted is not None:
+        if promoted is not None and not held_back(p.store.trials(), promoted.digest):
             swap.flip(p.store, p.engine, self.settings, promoted, actor="dawn", now=p.clock.now())
 
     def _watch(self) -> None:
         p = self.parts
         if watched(p.store.swaps()) is not None:
             watch.watch_once(p.store, p.engine, p.sandbox(), p.grounds, self.settings, p.clock.now())
+
+    def _canary(self) -> None:
+        p = self.parts
+        if p.store.canary() is not None:
+            canary.analyse(p.store, self.settings, p.clock.now())
+
+    def _prune(self) -> None:
+        if gone := traffic.prune(self.parts.store, self.settings, self.parts.clock.now()):
+            log.info("calls_pruned", calls=gone)
 
 
 def _now() -> datetime:

@@ -35,7 +35,7 @@ def watch_once(
 
     It goes back where its probes fail, or where the fleet's own calls go worse than they went with the checkpoint
     before it in the same hours of the day before: the hours before dawn are quiet ones. Probes are kept as answers of
-    arm `watch <swap>`, so a restart forgets nothing. An engine that is away raises Transient and counts as nothing seen.
+    arm `watch <swap>`, so a restart forgets nothing. An engine that is away raises Transient: nothing was seen.
     """
     flipped = watched(store.swaps())
     night = store.night(flipped.night) if flipped is not None and flipped.night is not None else None
