@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 
 ADDED_MS = 1.0
 TIMES = 5.0
-LITELLM = "litellm[proxy]==1.94.0"
+LITELLM = "litellm[proxy]==1.106.2"
 PATH = "/v1/chat/completions"
 ALIAS = "fleet-coder"
 WORDS = 32
@@ -81,9 +81,11 @@ class Stub(asyncio.Protocol):
     whole, pieces = _whole(ALIAS), _streamed(ALIAS)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
         self.transport, self.buffer = transport, b""
 
     def data_received(self, data: bytes) -> None:
+        """Answer what is whole."""
         self.buffer += data
         while (request := _cut(self.buffer)) is not None:
             body, self.buffer = request
@@ -138,14 +140,17 @@ class Caller(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask for the first time."""
         self.transport = transport
         self.ask()
 
     def ask(self) -> None:
+        """Send the request and start the clock."""
         self.buffer, self.began = b"", time.perf_counter()
         self.transport.write(self.request)  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
+        """Stop the clock where the answer is whole."""
         self.buffer += data
         if not data.endswith(b"\r\n\r\n") and b"chunked" in self.buffer[:600]:
             return  # an answer in pieces ends so; looking for its end each time would be what is measured
@@ -161,6 +166,7 @@ class Caller(asyncio.Protocol):
             self.transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
+        """End."""
         if not self.done.done():
             self.done.set_result(None)
 
@@ -249,7 +255,8 @@ def litellm(folder: Path, engine: str, home: Path) -> Iterator[tuple[str, int]]:
     model = {"model": f"openai/{ALIAS}", "api_base": f"{engine}/v1", "api_key": "sk-1"}
     config.write_text(json.dumps({"model_list": [{"model_name": ALIAS, "litellm_params": model}]}))
     command = [str(program), "--config", str(config), "--port", str(port), "--host", "127.0.0.1", "--num_workers", "1"]
-    quiet = {"LITELLM_LOG": "ERROR", "LITELLM_TELEMETRY": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    quiet = {"LITELLM_LOG": "ERROR", "LITELLM_TELEMETRY": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+             "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}  # fmt: skip
     with started(command, folder / "litellm.log", **quiet) as process:
         deadline = time.monotonic() + 180
         while not _up(f"http://127.0.0.1:{port}/health/liveliness"):
@@ -342,8 +349,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of every way (default 5)")
     parser.add_argument("--seconds", type=float, default=4.0, help="seconds of each measurement (default 4)")
     parser.add_argument("--callers", type=int, default=16, help="callers at a time for the rate (default 16)")
-    parser.add_argument("--litellm", type=Path, default=Path(".cache/litellm"), metavar="FOLDER",
-                        help="LiteLLM's virtual environment; made where it is not (default .cache/litellm)")  # fmt: skip
+    home = "LiteLLM's virtual environment, made where it is not (default .cache/litellm)"
+    parser.add_argument("--litellm", type=Path, default=Path(".cache/litellm"), metavar="FOLDER", help=home)
     parser.add_argument("--no-litellm", action="store_true", help="leave the peer out")
     parser.add_argument("--stub", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,16 +44,19 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that names a model: its route, its text, the members of its object and the name."""
+    """A request that names a model: its route, its text, the members of its object as the engine reads them, the name.
+
+    To the engine letter case does not matter, and the last one of a name counts.
+    """
 
     path: str
     text: str
-    members: tuple[Member, ...]
+    members: Mapping[str, Member]
     model: str
 
     def field(self, name: str) -> Any:
-        """Return a field's value as the engine reads it, None where there is none."""
-        member = _last(self.members, name)
+        """Return a field's value, None where there is none."""
+        member = self.members.get(name)
         return member.value if member else None
 
     @property
@@ -81,10 +84,10 @@ def read(path: str, body: bytes) -> Asked | None:
         return None
     text = body.decode("utf-8", "surrogateescape")
     try:
-        members = tuple(_members(text, 0))
+        members = {member.key.lower(): member for member in _members(text, 0)}
     except (ValueError, RecursionError):  # the engine's to refuse
         return None
-    model = _last(members, "model")
+    model = members.get("model")
     if model is None or not isinstance(model.value, str) or not model.value.isprintable():
         return None
     return Asked(path, text, members, model.value)
@@ -95,9 +98,9 @@ def rewrite(asked: Asked, way: Route, decode: Decode) -> Ask | None:
 
     None where the request is not for the alias: it passes untouched.
     """
-    model = _last(asked.members, "model")
-    if model is None or not same_name(asked.model, way.alias):
+    if not same_name(asked.model, way.alias):
         return None
+    model = asked.members["model"]
     edits = [_Edit(model.start, model.end, _json(way.model)), *_stated(asked, decode)]
     return Ask(_spliced(asked.text, edits).encode("utf-8", "surrogateescape"), asked.model, way.model)
 
@@ -157,6 +160,7 @@ _FLAT = re.compile(rb"(?:data:\s*)?\{[^{}\[\]]*\Z")
 """The start of a line in which nothing was opened but the outermost object."""
 _OPEN = re.compile(r"\s*(?:data:\s*)?\{")
 _SPACE = re.compile(r"[ \t\n\r]*")
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _READER = json.JSONDecoder(strict=False)
 _WITHIN = frozenset({"message", "response"})
 """Objects in which a streamed reply names its model: message_start of /v1/messages, the events of /v1/responses."""
@@ -215,14 +219,12 @@ def _stated(asked: Asked, decode: Decode) -> list[_Edit]:
     wanted = {name: getattr(decode, name) for name in ASKS[asked.path]}
     put = _Put(asked.text, wanted, fill=decode.manage == "gateway", clamp=decode.clamp)
     if not wanted or asked.path.startswith("/v1/"):
-        return put.into(0, asked.members, _last)
-    options = _last(asked.members, "options")
+        return put.into(0, asked.members)
+    options = asked.members.get("options")
     if options is not None and options.value is not None:
-        return put.into(options.start, tuple(_members(asked.text, options.start)), _exact)
-    return _Put(asked.text, {"options": wanted}, fill=put.fill, clamp=False).into(0, asked.members, _last)
-
-
-_Find = Callable[[Sequence[Member], str], "Member | None"]
+        # Options are a plain table to the engine: letter case does matter.
+        return put.into(options.start, {inner.key: inner for inner in _members(asked.text, options.start)})
+    return _Put(asked.text, {"options": wanted}, fill=put.fill, clamp=False).into(0, asked.members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,10 +236,10 @@ class _Put:
     fill: bool
     clamp: bool
 
-    def into(self, at: int, members: Sequence[Member], find: _Find) -> list[_Edit]:
+    def into(self, at: int, members: Mapping[str, Member]) -> list[_Edit]:
         """Return the edits of the object that opens at `at`, if one does."""
         opened = _OPEN.match(self.text, at)
-        found = {name: find(members, name) for name in self.wanted}
+        found = {name: members.get(name) for name in self.wanted}
         edits = [
             _Edit(member.start, member.end, _json(self.wanted[name]))
             for name, member in found.items()
@@ -249,25 +251,11 @@ class _Put:
         return [*edits, _Edit(opened.end(), opened.end(), ",".join(left) + ("," if members else ""))]
 
 
-def _last(members: Sequence[Member], key: str) -> Member | None:
-    """Find a field as the engine does: letter case does not matter, and the last one counts."""
-    return next((member for member in reversed(members) if member.key.lower() == key), None)
-
-
-def _exact(members: Sequence[Member], key: str) -> Member | None:
-    """Find an option as the engine does: options are a plain table, whose keys are what they are."""
-    return next((member for member in reversed(members) if member.key == key), None)
-
-
 def _parsed(text: bytes) -> Any:
     try:
         return json.loads(text.decode("utf-8", "replace"), strict=False)
     except (ValueError, RecursionError):
         return None
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _spliced(text: str, edits: Sequence[_Edit]) -> str:

@@ -14,6 +14,7 @@ LENGTH = 200
 _FIELDS = ("user", "prompt_cache_key", "session_id")
 _METADATA = ("task", "task_id", "session", "session_id", "conversation_id", "user_id")
 """Keys of `metadata` that stay the same through a task, the most telling first; others may differ from call to call."""
+_sorted = json.JSONEncoder(sort_keys=True).encode
 _PROMPT = 1000
 """Characters of a plain prompt that make its conversation: what grows is at its end."""
 
@@ -32,7 +33,7 @@ def task_key(header: str, asked: Asked) -> tuple[str, TaskSource]:
     begun = _beginning(asked)
     if begun is None:
         return "", "none"
-    text = json.dumps(begun, sort_keys=True).encode()
+    text = _sorted(begun).encode()
     return "conversation:" + hashlib.blake2b(text, digest_size=8).hexdigest(), "conversation"
 
 

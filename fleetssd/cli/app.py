@@ -61,9 +61,12 @@ def main(argv: list[str] | None = None) -> None:
     # The verbs register themselves on import; importing them here keeps `app` free of a cycle.
     from fleetssd.cli import (  # noqa: PLC0415
         audit,  # noqa: F401
+        calls,  # noqa: F401
+        canary,  # noqa: F401
         config,  # noqa: F401
         demo,  # noqa: F401
         engine,  # noqa: F401
+        gateway,  # noqa: F401
         guards,  # noqa: F401
         ingest,  # noqa: F401
         mirror,  # noqa: F401

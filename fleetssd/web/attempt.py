@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 
 from fleetssd.calls import Call, Fault, TaskSource
 from fleetssd.endings import TAIL, ending, says
 
 TEXT_BYTES = 1_000_000
 """What is kept of a body, at most, where texts are switched on."""
+_PROCESS, _NUMBERS = os.urandom(8).hex(), count(1)
 _ENDED = ("stop", "length", "tool_calls")
+
+
+def new_id() -> str:
+    """Return a request id: 32 hex digits that no other process and no later request has."""
+    return f"{_PROCESS}{next(_NUMBERS):016x}"
 
 
 @dataclass(slots=True)

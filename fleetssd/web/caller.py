@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import suppress
 from typing import TypeAlias
 
 from starlette.requests import ClientDisconnect
@@ -13,6 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from fleetssd.errors import Rejected
 from fleetssd.gateway import refusal
+from fleetssd.web.attempt import new_id
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 BODY_SECONDS = 60.0
@@ -28,11 +27,11 @@ class Caller:
         self.method: str = scope["method"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.address: str = scope["client"][0] if scope.get("client") else "unknown"
-        self.id = os.urandom(16).hex()
+        self.id = new_id()
         self.agent = ""
         self.started = False
         self.ours: Headers = [(b"x-fleetssd-request", self.id.encode())]
-        self._receive, self._send = receive, send
+        self._receive, self._send, self._over, self._gone = receive, send, False, False
 
     def header(self, name: bytes, length: int = 1000) -> str:
         """Return a header's text (the last one of that name), empty for none."""
@@ -71,6 +70,7 @@ class Caller:
 
     async def more(self, body: bytes, *, last: bool = False) -> None:
         """Send a piece of the reply."""
+        self._over = last
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
@@ -90,22 +90,25 @@ class Caller:
 
         Raises ClientDisconnect where it did.
         """
-        tasks = asyncio.ensure_future(work), asyncio.ensure_future(self._gone())
+        here = asyncio.current_task()
+        assert here is not None  # noqa: S101  a coroutine runs in one
+        watching = asyncio.ensure_future(self._watch(here))
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await work
+        except asyncio.CancelledError:
+            if not self._gone:
+                raise
+            here.uncancel()
+            raise ClientDisconnect from None
         finally:
-            for task in tasks:
-                if not task.done():
-                    task.cancel()
-                    with suppress(asyncio.CancelledError, Exception):
-                        await task
-        if tasks[0].cancelled():
-            raise ClientDisconnect
-        tasks[0].result()
+            watching.cancel()
 
-    async def _gone(self) -> None:
+    async def _watch(self, work: asyncio.Task[None]) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._gone = not self._over  # the end of a reply looks like a caller who leaves
+        if self._gone:
+            work.cancel()
 
     async def _next(self) -> Message:
         message = await self._receive()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
@@ -23,7 +22,7 @@ from fleetssd.keys import whose
 from fleetssd.ports import Sink
 from fleetssd.routes import Route
 from fleetssd.tasks import task_key
-from fleetssd.web.attempt import Attempt
+from fleetssd.web.attempt import Attempt, new_id
 from fleetssd.web.bounds import RETRY_AFTER, Bounds
 from fleetssd.web.caller import Caller, Headers
 from fleetssd.web.feed import Feed
@@ -144,7 +143,7 @@ class Gateway:
                 return
             attempt.held_ns = time.perf_counter_ns() - attempt.began
         if await self._attempted(caller, own, self._settings.hold_seconds) and trial and shadows:
-            other = attempt.beside(os.urandom(16).hex(), of=caller.id, shadow=True)
+            other = attempt.beside(new_id(), of=caller.id, shadow=True)
             self.shadow.ask(other, self._sending(caller, asked, body, trial, other).body)
 
     def _sending(self, caller: Caller, asked: Asked, body: bytes, way: Route, attempt: Attempt) -> Sending:
@@ -204,7 +203,7 @@ class Gateway:
         finally:
             if attempt:
                 if spare and not caller.started:
-                    attempt.id, attempt.of = os.urandom(16).hex(), caller.id
+                    attempt.id, attempt.of = new_id(), caller.id
                 self._tell(attempt)
         return passed
 
