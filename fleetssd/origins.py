@@ -78,6 +78,11 @@ def plain_task(task: str) -> str:
     return (f"{page[1]}#{page[2]}" if page else task).lower()
 
 
+def names_issue(work: Work) -> bool:
+    """Say whether the caller named an issue or a pull request; a body's `user` or session may be anything."""
+    return work.named and re.fullmatch(r"[^\s/#]+/[^\s/#]+#\d+", plain_task(work.task)) is not None
+
+
 def origin(
     record: Record,
     works: Sequence[Work],
@@ -97,7 +102,7 @@ def origin(
     by_author = [
         work
         for work in until
-        if not work.named and work.agent.lower() == author and work.last > record.merged_at - before
+        if not names_issue(work) and work.agent.lower() == author and work.last > record.merged_at - before
     ]
     for basis, found in (("task", of_task), ("time", by_author)):
         if found and all(work.checkpoint in rounds for work in found):
@@ -118,7 +123,7 @@ def merge_rates(works: Iterable[Work], records: Iterable[Record], ripe: datetime
     merged = _merged(records)
     by_task: dict[tuple[str, str], list[Work]] = defaultdict(list)
     for work in works:
-        if work.named:
+        if names_issue(work):
             by_task[plain_task(work.task), work.agent.lower()].append(work)
     counts: dict[str, list[bool]] = defaultdict(list)
     for (task, agent), parts in by_task.items():

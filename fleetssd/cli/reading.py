@@ -14,9 +14,10 @@ from fleetssd.operations.report import read_report
 from fleetssd.status import Report
 
 COLOURS = {
-    "promote": "green", "flip": "green", "settle": "green", "ok": "green", "executed": "green", "reference": "yellow",
+    "promote": "green", "flip": "green", "promoted": "green", "settle": "green", "ok": "green", "executed": "green",
+    "reference": "yellow",
     "keep": "yellow", "running": "yellow", "refused": "yellow",
-    "reject": "red", "invalid": "red", "failed": "red", "rollback": "red",
+    "reject": "red", "invalid": "red", "failed": "red", "rollback": "red", "aborted": "red",
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from fleetssd.config import Settings
-from fleetssd.origins import merge_rates, moved, origin, rounds_of, task_names
+from fleetssd.origins import merge_rates, moved, names_issue, origin, rounds_of, task_names
 from fleetssd.ports import Desk
 from fleetssd.records import Record
 from fleetssd.telemetry import MergeRate, Work
@@ -37,7 +37,7 @@ def _works(store: Desk, record: Record, settings: Settings) -> list[Work]:
     by_author = store.works(until - hours, until, agent=record.author)
     return [
         *store.works(since, until, tasks=task_names(record)),
-        *(work for work in by_author if not work.named),
+        *(work for work in by_author if not names_issue(work)),
     ]
 
 
