@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from fleetssd.canary import Canary, meets, running
@@ -64,6 +64,17 @@ def routing(
         _reloading(swaps, checkpoints),
         {each.model.lower(): each.digest for each in checkpoints},
     )
+
+
+def fitted(found: Routing, kind: str) -> Routing:
+    """Return what of it holds for an engine of this kind.
+
+    A llama-server ignores names: whatever is asked for, the checkpoint of the alias answers. vLLM answers to a new name
+    without dropping the old one, so nothing has to wait for a flip.
+    """
+    if kind == "llama-server":
+        return replace(found, canary=None, candidate=None, names={})
+    return replace(found, reloading=False) if kind == "vllm" else found
 
 
 def _way(alias: str, checkpoint: Checkpoint) -> Route:

@@ -52,9 +52,14 @@ def start(
     """Put a candidate before a share of the fleet's tasks, loaded, and return its line.
 
     Raises Rejected where it serves already, another one runs, the engine has it not, or the watch aborted it a short
-    while ago and nobody says `again`; Transient where a swap runs.
+    while ago and nobody says `again`; Misconfigured where the engine cannot serve two; Transient where a swap runs.
     """
     rules = settings.canary
+    if settings.engine.kind == "llama-server":
+        raise Misconfigured(
+            "a llama-server ignores which model is asked for, so nothing can be split",
+            hint="Flip, and let the watch look; or serve by Ollama or vLLM.",
+        )
     with swap.alone(store, "operator", now):
         current = served(store.swaps(), store.checkpoints())
         if current is None:

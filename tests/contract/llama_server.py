@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("adapters", type=Path)
     parser.add_argument("port", type=int)
     parser.add_argument("--cache-ram", type=int, default=0)
+    parser.add_argument("--cache-prompt", action="store_true", help="as without --no-cache-prompt")
     parser.add_argument("--apply", action="store_true", help="as without --lora-init-without-apply")
     options = parser.parse_args()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
@@ -79,6 +80,7 @@ def main() -> None:
     params.port = options.port
     params.n_ctx, params.n_parallel, params.warmup = 1024 * SLOTS, SLOTS, False
     params.cache_ram_mib = options.cache_ram
+    params.cache_prompt = options.cache_prompt
     scale = 1.0 if options.apply else 0.0
     params.lora_adapters = [
         xllamacpp.CommonAdapterLoraInfo(str(path), scale) for path in sorted(options.adapters.glob("*/adapter.gguf"))

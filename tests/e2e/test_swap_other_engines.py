@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 
 from fleetssd import wiring
@@ -26,6 +28,7 @@ from fleetssd.ports import Engine, Prompt
 from fleetssd.recipe import Lora, NightPlan, Sampling
 from tests.contract.llama_server import Running, llama_server
 from tests.contract.vllm_server import vllm_server
+from tests.e2e.test_gateway import gateway
 
 FILES = Path(__file__).parent.parent / "samples" / "ollama" / "files"
 NOW = datetime(2026, 11, 22, 6, tzinfo=UTC)
@@ -43,6 +46,7 @@ pytestmark = pytest.mark.e2e
 class World:
     """What the test acts on."""
 
+    config: Path
     settings: Settings
     store: SqlStore
     engine: Engine
@@ -88,30 +92,52 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
             f'[base]\nweights = "hf"\ngguf = "{FILES / "base.gguf"}"\n'
             f'[engine]\nkind = "{request.param}"\nurl = "{url}"\nbase_model = "{BASE}"\nalias = "{ALIAS}"\n'
             f'adapters_dir = "adapters"\nreload_command = {json.dumps(server.reload if server else ())}\n'
+            "[gateway]\nport = 0\n"
         )
         settings = load(config)
         store = stack.enter_context(closing(wiring.open_store(settings)))
         engine = stack.enter_context(closing(wiring.open_engine(settings)))
         base = base_checkpoint(settings, engine, NOW)
         store.put_checkpoint(base)
-        yield World(settings, store, engine, base, server)
+        yield World(config, settings, store, engine, base, server)
 
 
 def test_a_checkpoint_goes_to_the_alias_and_back(world: World) -> None:
     """The alias has the adapter after the flip and none after the rollback, answers so, and nothing is left behind."""
+    with gateway(world.config) as (url, _):
+        _there_and_back(world, url)
+
+
+def _there_and_back(world: World, url: str) -> None:
     assert known(world.store, world.engine, world.settings.engine, NOW).creates_adapters
     before, made = world.answer(), world.install()
+    assert _fleet(url, world.base.digest) == before
     swap = flip(world.store, world.engine, world.settings, made, actor="dawn", now=NOW, reason="better")
     assert world.engine.digest_of(ALIAS) == made.served_digest == swap.evidence["alias_digest"]
     assert world.engine.adapter_of(ALIAS) == made.digest
-    assert world.answer() != before
+    after = world.answer()
+    assert after != before
+    assert _fleet(url, made.digest) == after
     if world.server is not None:
         world.server.restart()
         assert world.answer() == before  # a restarted llama-server serves its base until the daemon looks
         assert keep(world.store, world.engine, world.settings, NOW)
-        assert world.answer() != before
+        assert world.answer() == after
     rollback(world.store, world.engine, world.settings, actor="watch", reason="worse", now=NOW)
     assert world.engine.digest_of(ALIAS) == world.base.served_digest
-    assert world.answer() == before
+    assert _fleet(url, world.base.digest) == world.answer() == before
     sweep(world.store, world.engine, world.settings, NOW)
     assert world.engine.digest_of(made.model) == made.served_digest  # it served last, so it is kept
+
+
+def _fleet(url: str, digest: str) -> str:
+    """Ask the alias through the gateway as an agent does, once the gateway sends to that checkpoint."""
+    deadline = time.monotonic() + 20
+    while httpx.get(f"{url}/healthz").json()["served"] != digest:
+        assert time.monotonic() < deadline, "the gateway did not follow the swap log"
+        time.sleep(0.1)
+    turn = [{"role": "user", "content": "def f1(x"}]
+    body = {"model": ALIAS, "messages": turn, "temperature": 0, "top_k": 1, "max_tokens": 8, "seed": 1}
+    reply = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=20)
+    assert reply.headers["x-fleetssd-checkpoint"] == digest
+    return str(reply.json()["choices"][0]["message"]["content"])

@@ -11,7 +11,7 @@ import pytest
 from fleetssd.canary import Canary
 from fleetssd.checkpoints import Checkpoint, Kind, Swap
 from fleetssd.errors import Corrupt
-from fleetssd.routes import Route, Routing, routing
+from fleetssd.routes import Route, Routing, fitted, routing
 
 AT = datetime(2026, 11, 22, 6, tzinfo=UTC)
 FLIP = Swap(1, "flip", "dawn", "b", "n1", "fleet-coder:n1", 1, "", at=AT, done=True)
@@ -76,3 +76,19 @@ def test_a_move_between_adapters_of_a_base_reloads_the_engine(
     on_file = [checkpoint("b", "base"), checkpoint("n1", origin), checkpoint("n2", target)]
     move = replace(FLIP, id=2, from_digest="n1", to_digest="n2", **{"done": False, **changes})
     assert routing("fleet-coder", [FLIP, move], on_file).reloading is reloading
+
+
+def test_an_engine_that_ignores_names_has_one_way() -> None:
+    """Over a llama-server no canary meets a task and no name is another checkpoint's; over Ollama nothing changes."""
+    found = routing("fleet-coder", [FLIP], ON_FILE, CANARY)
+    alone = fitted(found, "llama-server")
+    assert (alone.route, alone.trial("t", AT), alone.digest("fleet-coder:n2")) == (found.route, None, None)
+    assert found.trial("t", AT) is not None
+    assert fitted(found, "ollama") is found
+
+
+def test_nobody_waits_for_a_flip_that_drops_nothing() -> None:
+    """Two names at once are no trouble to vLLM; elsewhere a move between adapters of one base is waited for."""
+    on_file = [checkpoint("b", "base"), checkpoint("n1", "adapter"), checkpoint("n2", "adapter")]
+    found = routing("fleet-coder", [FLIP, replace(FLIP, id=2, from_digest="n1", to_digest="n2", done=False)], on_file)
+    assert [fitted(found, kind).reloading for kind in ("ollama", "llama-server", "vllm")] == [True, True, False]

@@ -30,7 +30,8 @@ class LlamaServerEngine:
     """A llama-server behind the Engine port: a name is an adapter of the folder, the alias is its global scales.
 
     It reads adapter files at its start only, so a new one needs `reload` (argv of a restart), or a person who restarts
-    it. Every request of ours says which adapters apply; the alias is for requests that say nothing.
+    it. Every request of ours, and of the gateway's, says which adapters apply and may use the prompt cache; the alias
+    is for requests that say nothing, which must not.
     """
 
     def __init__(
@@ -175,19 +176,15 @@ class LlamaServerEngine:
         """Do nothing: adapters stay in memory until the server's next start."""
 
     def point(self, alias: str, model: str) -> int:
-        """Set the global scales to a model, then make every slot forget what it read under another.
+        """Set the global scales to a model, for requests that say nothing; answers that run keep theirs.
 
-        Returns when no slot holds the old one's cache; a slot that answers is waited for. Raises Rejected where there
-        is no such model, Transient where a slot stays busy (pointing again finishes).
+        Raises Rejected where there is no such model.
         """
         if not same_name(alias, self._alias):
             raise Misconfigured(f"llama-server has one alias, {self._alias}", hint="Set [engine] alias to it.")
         held = self._held()
         self._must(model, held)
-        if not same_name(model, alias):
-            self._shelf.point(self._alias, model)
         self._apply(model, held)
-        self._wash(model, held)
         return 1
 
     def remove(self, model: str) -> None:
@@ -266,31 +263,30 @@ class LlamaServerEngine:
         if (on.name if on else None) != name:
             raise Corrupt(f"llama-server does not apply {model}", hint="Does anything else post to /lora-adapters?")
 
-    def _wash(self, model: str, held: Sequence[Applied]) -> None:
-        """Let every slot answer one token to a word of ours: a change of global scales leaves old prefixes in them."""
-        body = {"prompt": "x", "n_predict": 1, "cache_prompt": False, **self._whose(model, held)}
-        for slot in range(int(self._props().get("total_slots", 1))):
-            self._wire.json("POST", "/completion", body | {"id_slot": slot})
-
     def _kept_apart(self, held: Sequence[Applied]) -> None:
-        """Raise Misconfigured where a prompt read under one adapter is taken for one that was read under another.
+        """Raise Misconfigured where a prompt that was read under one adapter is taken for one read under another.
 
-        It is, from the cache in RAM that `--cache-ram 0` switches off. A prompt is read with an adapter, pushed out of
-        its slot by others, and asked for again without it: it must be read again.
+        Without `--cache-ram 0` it is where it was pushed out of its slot by others; without `--no-cache-prompt` it is
+        where a request says nothing of adapters. Each is tried with words that nobody asked before.
         """
         ours = next((one.name for one in held if one.name), None)
-        if ours is None:
-            return
-        slots = int(self._props().get("total_slots", 1))
-        texts = [" ".join(secrets.token_hex(2) for _ in range(WORDS)) for _ in range(slots + 2)]
-        asked = {"n_predict": 1, "cache_prompt": True, "lora": scales(held, ours)}
-        for text in texts:
-            self._wire.json("POST", "/completion", {"prompt": text, **asked})
-        for text in texts:
-            again = self._wire.json("POST", "/completion", {"prompt": text, **asked, "lora": scales(held, None)})
-            times = again.get("timings", {})
-            if int(times.get("cache_n", 0)) > int(times.get("prompt_n", 0)):  # a token or two may be the base's own
-                raise Misconfigured("llama-server mixes the prompt caches of adapters", hint=_CACHE)
+        texts = [_words() for _ in range(int(self._props().get("total_slots", 1)) + 2)]
+        apart = [self._again(texts, scales(held, ours), scales(held, None))] if ours else []
+        if not all(apart) or not self._again([_words()], None, None):
+            raise Misconfigured("llama-server mixes the prompt caches of adapters", hint=_CACHE)
+
+    def _again(self, texts: Sequence[str], first: Any, then: Any) -> bool:
+        """Ask texts with one `lora` list (None: say nothing), then with another; say whether each was read again."""
+        asked = [
+            {"prompt": text, "n_predict": 1, **({"lora": how} if how else {})}
+            for how in (first, then)
+            for text in texts
+        ]
+        if first:
+            asked = [body | {"cache_prompt": True} for body in asked]
+        times = [self._wire.json("POST", "/completion", body).get("timings", {}) for body in asked]
+        # A token or two may be the same adapter's own.
+        return all(t.get("cache_n", 0) <= t.get("prompt_n", 0) for t in times[len(texts) :])
 
     def _restart(self, model: str) -> None:
         """Have the server read the folder again, and give it back the scales that it forgets."""
@@ -317,13 +313,18 @@ class LlamaServerEngine:
             return False  # it loads
 
 
+def _words() -> str:
+    return " ".join(secrets.token_hex(2) for _ in range(WORDS))
+
+
 def _said(sampling: Sampling) -> dict[str, Any]:
-    return {"samplers": list(sampling.order), "top_k": sampling.top_k, "typical_p": 1.0, "repeat_penalty": 1.0}
+    penalties = {"typical_p": 1.0, "repeat_penalty": 1.0}
+    return {"samplers": list(sampling.order), "top_k": sampling.top_k, **penalties, "cache_prompt": True}
 
 
 _ADAPTERS_ONLY = 'Set [engine] road = "auto" and [decode] manage to "none" or "gateway".'
 _ONE_MODEL = "Start llama-server with -m FILE; its router of many models is not supported."
-_CACHE = "Start llama-server with --cache-ram 0."
+_CACHE = "Start llama-server with --cache-ram 0 and --no-cache-prompt."
 _RESTART = (
     "Restart it with one --lora for each adapter.gguf in [engine] adapters_dir; reload_command can do that every night."
 )
