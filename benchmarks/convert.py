@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,15 +74,17 @@ def make_base(path: Path, layers: int) -> None:
     writer.close()
 
 
-def make_adapter(folder: Path, layers: int) -> None:
+def make_adapter(
+    folder: Path, layers: int, rank: int = RANK, modules: Mapping[str, tuple[str, int, int]] = MODULES
+) -> None:
     """Write a random adapter as PEFT does, in float32, one matrix in memory at a time."""
     import numpy as np  # noqa: PLC0415
 
     shapes = {}
     for layer in range(layers):
-        for module, (_, rows, width) in MODULES.items():
+        for module, (_, rows, width) in modules.items():
             key = f"base_model.model.model.layers.{layer}.{module}.lora_"
-            shapes |= {f"{key}A.weight": (RANK, width), f"{key}B.weight": (rows, RANK)}
+            shapes |= {f"{key}A.weight": (rank, width), f"{key}B.weight": (rows, rank)}
     table, at = {}, 0
     for name, shape in shapes.items():
         size = 4 * shape[0] * shape[1]
@@ -96,8 +98,8 @@ def make_adapter(folder: Path, layers: int) -> None:
         file.write(len(header).to_bytes(8, "little") + header)
         for shape in shapes.values():
             file.write(rng.standard_normal(shape, np.float32).tobytes())
-    config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK / 100, "target_modules": []}
-    config["target_modules"] = sorted(module.rpartition(".")[2] for module in MODULES)
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank / 100, "target_modules": []}
+    config["target_modules"] = sorted(module.rpartition(".")[2] for module in modules)
     (folder / "adapter_config.json").write_text(json.dumps(config))
 
 
