@@ -10,7 +10,7 @@ from fleetssd.config import Gate as Policy
 from fleetssd.guards import Guard
 from fleetssd.power import detectable_seen
 from fleetssd.probes import Alarm, ProbeReadings, compare
-from fleetssd.scoring import Array, Estimate, Scores, deltas, difference, estimate, sign_flip
+from fleetssd.scoring import Array, Estimate, Scores, deltas, difference, estimate, paired_p
 
 Kind: TypeAlias = Literal["promote", "keep", "reject", "invalid"]
 Manage: TypeAlias = Literal["none", "gateway", "bake"]
@@ -83,9 +83,10 @@ class Verdict:
 
     `lift` and `lift_k` are the candidate's paired gains over the incumbent in pass@1 and pass@k, `over_tuned` and
     `over_teacher` those in pass@1 over the tuned base and over the base at the teacher's decode, all at the policy's
-    confidence; `lift_tonight` is `lift` at tonight's share of the error budget. `detectable` is the smallest gain that
-    tonight would have shown with 80 % power. `e_value` stands in for tonight's interval where the evaluation could
-    stop early, which an interval does not allow.
+    confidence; `lift_tonight` is `lift` at tonight's share of the error budget. `lift_bca` is `lift` by BCa, which is
+    closer to nominal for skewed gains and not monotone: it is told and decides nothing. `detectable` is the smallest
+    gain that tonight would have shown with 80 % power. `e_value` stands in for tonight's interval where the evaluation
+    could stop early, which an interval does not allow.
     """
 
     kind: Kind
@@ -98,6 +99,7 @@ class Verdict:
     alpha: float
     lift: Estimate
     lift_tonight: Estimate
+    lift_bca: Estimate
     lift_k: Estimate
     over_tuned: Estimate | None
     over_teacher: Estimate | None
@@ -150,6 +152,7 @@ def decide(evidence: Evidence, policy: Policy) -> Verdict:
         alpha=e.alpha,
         lift=gains.lift,
         lift_tonight=gains.tonight,
+        lift_bca=difference(e.candidate, e.incumbent, level=level, method="bca", seed=e.seed),
         lift_k=gains.lift_k,
         over_tuned=None if tuned is None else difference(e.candidate, tuned, level=level, seed=e.seed),
         over_teacher=None if teacher is None else difference(e.candidate, teacher, level=level, seed=e.seed),
@@ -217,7 +220,7 @@ def _gains(e: Evidence, level: float) -> _Gains:
         lift=difference(e.candidate, e.incumbent, level=level, seed=e.seed),
         tonight=tonight,
         lift_k=difference(e.candidate, e.incumbent, e.k, level=level, seed=e.seed),
-        p_value=sign_flip(per_problem, seed=e.seed),
+        p_value=paired_p(e.candidate, e.incumbent, seed=e.seed),
         detectable=detectable_seen(per_problem, alpha=e.alpha),
         e_value=None if e.design is None else sequential.e_value(per_problem, e.design),
         shown=_shown(per_problem, tonight, e.design),

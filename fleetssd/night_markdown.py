@@ -54,7 +54,8 @@ def test_lines(tests: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what the gate looked at beside the intervals as names and rendered values; page and Markdown share it."""
     return [
         ("share of the error budget, %", amount(_hundredfold(tests["alpha"]))),
-        ("p-value of the gain (sign flip by issue)", amount(tests["p_value"])),
+        ("the gain's interval by BCa, pp (decides nothing)", between(tests["lift_bca"], signed=True)),
+        ("p-value of the gain, paired by issue", amount(tests["p_value"])),
         ("e-value of the gain", amount(tests["e_value"])),
         ("smallest gain it could show (80 % power), pp", amount(_hundredfold(tests["detectable"]))),
         ("runs lost to sandbox faults, %", amount(_hundredfold(tests["void_share"]))),

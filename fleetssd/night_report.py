@@ -144,7 +144,7 @@ def nights_by_arm(nights: Sequence[Night]) -> Table:
     ]
 
 
-_TESTS = ("alpha", "p_value", "e_value", "detectable", "void_share", "overlap", "consulted", "tau")
+_TESTS = ("alpha", "lift_bca", "p_value", "e_value", "detectable", "void_share", "overlap", "consulted", "tau")
 
 
 def _sentence(line: dict[str, Any]) -> str:
@@ -195,8 +195,9 @@ def _budget_notes(share: Mapping[str, Any] | None) -> Sequence[str]:
 
 
 def _origin(evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the base, the hold-out and the seed that the numbers are bound to."""
-    return {"base": evidence.get("base_digest"), "held_out": evidence.get("held_out"), "seed": plan.get("seed")}
+    """Return the base, the hold-out, the seed and the engine that the numbers are bound to."""
+    named = {"base": evidence.get("base_digest"), "held_out": evidence.get("held_out")}
+    return {**named, "seed": plan.get("seed"), "engine": evidence.get("engine")}
 
 
 def _at_level(estimated: Mapping[str, Any] | None) -> dict[str, float] | None:

@@ -176,6 +176,14 @@ def sign_flip(values: Array, *, resamples: int = 10_000, seed: int = 0) -> float
     return float((1 + (np.abs(signs @ moved) >= seen).sum()) / (resamples + 1))
 
 
+def paired_p(left: Scores, right: Scores, *, seed: int = 0) -> float:
+    """Return the two-sided p-value of equal pass@1: exact McNemar with one sample an issue, else sign flips."""
+    found = deltas(left, right)
+    if {*left.n, *right.n} == {1}:
+        return mcnemar(int((found > 0).sum()), int((found < 0).sum())).two_sided
+    return sign_flip(found, seed=seed)
+
+
 def mcnemar(wins: int, losses: int) -> McNemar:
     """Return the exact McNemar p-values of `wins` against `losses` discordant problems (one sample a problem)."""
     from scipy import stats  # noqa: PLC0415  60 MB that only this and Wilson's interval need

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from fleetssd.budget import holm
-from fleetssd.scoring import Estimate, Scores, deltas, difference, estimate, sign_flip
+from fleetssd.scoring import Estimate, Scores, difference, estimate, paired_p
 
 Manage: TypeAlias = Literal["leave", "gateway", "bake"]
 
@@ -16,7 +16,7 @@ Manage: TypeAlias = Literal["leave", "gateway", "bake"]
 class Compared:
     """One temperature: its pass@1, and how far that is from the current one's.
 
-    `delta` is a paired interval at a level that holds for all of them together, `p` a sign-flip p-value adjusted by
+    `delta` is a paired interval at a level that holds for all of them together, `p` a paired p-value adjusted by
     Holm; both are None for the current temperature itself.
     """
 
@@ -53,7 +53,7 @@ def weigh(scores: Mapping[float, Scores], current: float, *, alpha: float = 0.05
     """Compare every temperature with the current one over the same issues; intervals at 1 - alpha / comparisons."""
     others = [temperature for temperature in scores if temperature != current]
     level = 1.0 - alpha / max(len(others), 1)
-    raw = {f"{t:g}": sign_flip(deltas(scores[t], scores[current])) for t in others}
+    raw = {f"{t:g}": paired_p(scores[t], scores[current]) for t in others}
     adjusted = holm(raw)
     lines = [Compared(current, estimate(scores[current]))]
     for t in others:

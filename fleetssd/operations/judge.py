@@ -19,7 +19,7 @@ from fleetssd.ports import Store
 from fleetssd.probes import ProbeReadings, measure
 from fleetssd.recipe import NightPlan
 from fleetssd.records import Record
-from fleetssd.scoring import Scores, deltas, estimate, sign_flip, tally
+from fleetssd.scoring import Scores, estimate, paired_p, tally
 from fleetssd.slices import slices as slices_of
 from fleetssd.twins import related
 
@@ -63,7 +63,7 @@ def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: fl
     parts = {"slices": _by_slice(evidence), "slice_tests": _slice_tests(evidence), "budget": asdict(share)}
     how = {"precondition": ahead.get("precondition"), "stopped": evaluated.get("stopped")}
     how |= {"policy": settings.gate.model_dump(mode="json"), "guards_asked": evaluated.get("guards")}
-    how |= {"reference": evaluated.get("reference")}
+    how |= {"reference": evaluated.get("reference"), "engine": evaluated.get("engine"), "seed": plan.seed}
     numbers = {**asdict(verdict), **extra, **parts, **how}
     return VerdictRow(plan.night, verdict.kind, verdict.reason, verdict.digest, numbers, now)
 
@@ -129,9 +129,9 @@ def _by_slice(evidence: gate.Evidence) -> dict[str, dict[str, Any]]:
 
 
 def _slice_tests(evidence: gate.Evidence) -> dict[str, dict[str, float]]:
-    """Return the sign-flip p-value of the lift in every slice, raw and adjusted for the number of slices."""
+    """Return the p-value of the lift in every slice, raw and adjusted for the number of slices."""
     mine, other = evidence.candidate, evidence.incumbent
-    raw = {label: sign_flip(deltas(mine.only(label), other.only(label)), seed=evidence.seed) for label in mine.labels()}
+    raw = {label: paired_p(mine.only(label), other.only(label), seed=evidence.seed) for label in mine.labels()}
     return {label: {"p": raw[label], "holm": adjusted} for label, adjusted in budget.holm(raw).items()}
 
 

@@ -232,7 +232,8 @@ def _evaluate(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
         )
     stopped = {"problems": len(examined.problems), "of": len(plan.held_out), "decision": examined.decision}
     answers = len(shop.store.answers(plan.night))
-    return {"artefact": candidate.digest, "answers": answers, "stopped": stopped, **beside}
+    engine = f"{shop.settings.engine.kind} {shop.engine.version()}"
+    return {"artefact": candidate.digest, "engine": engine, "answers": answers, "stopped": stopped, **beside}
 
 
 def _beside(

@@ -179,6 +179,13 @@ def test_the_verdict_carries_every_arm() -> None:
     assert arms["candidate"].pass_k.point == 1.0
 
 
+def test_the_gain_is_told_by_bca_too() -> None:
+    """Beside the percentile interval stands BCa's, at the same level, with the same middle."""
+    found = decide(evidence(), Gate())
+    assert (found.lift_bca.point, found.lift_bca.level) == (found.lift.point, found.lift.level)
+    assert found.lift_bca.low == pytest.approx(found.lift.low, abs=0.02)
+
+
 def test_a_verdict_is_json() -> None:
     """Every number of a verdict can be stored as JSON."""
     alarmed = evidence(candidate_probes=replace(READINGS, distinct4=0.9, parse_rate=0.1))

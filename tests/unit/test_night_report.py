@@ -16,6 +16,7 @@ from fleetssd.checkpoints import STAGES, Answer, Night, StageRow, VerdictRow
 from fleetssd.config import Gate, Prices
 from fleetssd.night_markdown import amount, between, guard_word, markdown, plain
 from fleetssd.night_report import Answered, NightReport, compose
+from fleetssd.surroundings import UNWALLED
 from tests.unit.test_gate import READINGS, evidence, guard
 
 NOW = datetime(2026, 11, 22, 2, tzinfo=UTC)
@@ -41,7 +42,7 @@ def night(number: int = 2, hours: float = 1.0, train: dict[str, Any] | None = No
     return Night(number, "done", "merged", plan, NOW, NOW, "", stages, row)
 
 
-_NUMBERS = ("precondition", "stopped", "tau", "e_value", "splits", "budget")
+_NUMBERS = ("precondition", "stopped", "tau", "e_value", "splits", "budget", "engine")
 
 
 def answers(arm: str, passed: dict[str, list[bool]], text: str = "a b") -> list[Answer]:
@@ -99,6 +100,14 @@ def test_what_an_interval_does_not_say_is_noted() -> None:
     assert [note.split()[0] for note in notes] == ["Before", "40", "The", "The", "A"]
     assert "after 20 of 40" in notes[2]
     assert composed(night(stopped={**stopped, "decision": "continue"})).notes == ()
+
+
+def test_a_night_without_a_sandbox_says_so_first() -> None:
+    """A plan that ran answers unsandboxed puts that before every other note, in the report as in its Markdown."""
+    bare = night(tau=0.2)
+    report = composed(replace(bare, plan={**bare.plan, "sandbox": "none"}))
+    assert report.notes[0] == UNWALLED
+    assert len(report.notes) == 2
 
 
 def test_slices_carry_the_split_and_the_adjusted_p() -> None:
@@ -244,6 +253,8 @@ def test_a_report_names_what_it_is_bound_to() -> None:
     text = markdown(composed())
     assert "Started 2026-11-22 02:00 UTC, finished 2026-11-22 02:00 UTC." in text
     assert f"Artefact {'c' * 64}; base {'b' * 64}, held-out h1." in text
+    of = night(engine="ollama 0.9.1")
+    assert "seed 7, engine ollama 0.9.1." in markdown(composed(replace(of, plan=of.plan | {"seed": 7})))
 
 
 def test_the_best_of_a_grid_is_told_to_flatter_itself() -> None:

@@ -180,6 +180,16 @@ def test_sign_flip_of_equal_wins_is_mcnemar() -> None:
     assert scoring.sign_flip(many, resamples=40_000) == pytest.approx(0.098737, abs=0.006)
 
 
+def test_one_sample_an_issue_is_tested_exactly() -> None:
+    """With one sample an issue the p-value is McNemar's; with more it is that of sign flips."""
+    left, right = scores(*[(1, 1)] * 10, *[(1, 0)] * 2), scores(*[(1, 0)] * 10, *[(1, 1)] * 2)
+    assert scoring.paired_p(left, right) == pytest.approx(0.038574, abs=1e-6)
+    many = scores(*[(1, 1)] * 20, *[(1, 0)] * 10), scores(*[(1, 0)] * 20, *[(1, 1)] * 10)
+    assert scoring.paired_p(*many) == scoring.mcnemar(20, 10).two_sided
+    twice = scores((2, 2), (2, 1), (2, 0)), scores((2, 0), (2, 1), (2, 0))
+    assert scoring.paired_p(*twice) == scoring.sign_flip(np.array([1.0, 0.0, 0.0]))
+
+
 def test_sign_flip_without_any_difference_shows_nothing() -> None:
     """Equal arms have p = 1, and a Monte Carlo p-value is never 0."""
     assert scoring.sign_flip(np.zeros(9)) == 1.0
