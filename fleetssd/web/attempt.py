@@ -15,12 +15,17 @@ from fleetssd.endings import TAIL, ending, says
 TEXT_BYTES = 1_000_000
 """What is kept of a body, at most, where texts are switched on."""
 _PROCESS, _NUMBERS = os.urandom(8).hex(), count(1)
+_ODD = 0x9E3779B1  # prime, so that its multiples meet every remainder once
 _ENDED = ("stop", "length", "tool_calls")
 
 
 def new_id() -> str:
-    """Return a request id: 32 hex digits that no other process and no later request has."""
-    return f"{_PROCESS}{next(_NUMBERS):016x}"
+    """Return a request id: 32 hex digits that no other process and no later request has.
+
+    The first eight never repeat within four billion requests of a process: whoever reads them out names one call.
+    """
+    number = next(_NUMBERS)
+    return f"{number * _ODD & 0xFFFFFFFF:08x}{_PROCESS}{number >> 32:08x}"
 
 
 @dataclass(slots=True)
