@@ -272,14 +272,28 @@ class Evaluation(Checking):
     repositories: tuple[CheckedRepository, ...] = ()
     references: int = Field(default=20, ge=0)
     environments_mb: int = Field(default=20_480, ge=0)
-    sandbox: Literal["bubblewrap"] = "bubblewrap"
+    sandbox: Literal["bubblewrap", "podman", "docker", "none"] = "bubblewrap"
+    sandbox_image: str = Field(default="docker.io/library/python:3.11-slim", min_length=1)
     sandbox_workers: int = Field(default=2, gt=0)
+    allow_no_sandbox: bool = False
     seed: int = 7
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
         if self.k > self.samples:
             raise ValueError("pass@k needs at least k samples: raise samples or lower k")
+        return self
+
+    @model_validator(mode="after")
+    def _walled(self) -> Self:
+        if self.sandbox == "none":
+            if not self.allow_no_sandbox:
+                raise ValueError(
+                    'sandbox = "none" runs model-written code with your own rights: use "bubblewrap", "podman" or '
+                    '"docker", or say allow_no_sandbox = true'
+                )
+            if self.prepare or any(repository.prepare for repository in self.repositories):
+                raise ValueError('there is nothing to prepare in: with sandbox = "none", prepare must be empty')
         return self
 
 

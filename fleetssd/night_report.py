@@ -16,6 +16,7 @@ from fleetssd.power import flattery
 from fleetssd.probes import repetition
 from fleetssd.scoring import NORMAL, deltas, estimate, tally
 from fleetssd.status import night_table, to_json
+from fleetssd.surroundings import UNWALLED
 
 Table: TypeAlias = list[dict[str, Any]]
 
@@ -159,7 +160,7 @@ def _sentence(line: dict[str, Any]) -> str:
 def _notes(evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> Sequence[str]:
     """Say what an interval alone does not: what was foreseen, what stopped the evaluation, what was baked in."""
     ahead, stopped = evidence.get("precondition"), evidence.get("stopped")
-    notes = []
+    notes = [UNWALLED] if plan.get("sandbox") == "none" else []
     if ahead:
         notes += [f"Before the night: {ahead['advice']}; {ahead['reason']}.", f"{ahead['power']['sentence']}."]
     notes += _budget_notes(evidence.get("budget"))
@@ -186,7 +187,7 @@ def _budget_notes(share: Mapping[str, Any] | None) -> Sequence[str]:
     if share is None:
         return []
     spent = f"tonight could spend {100 * share['alpha']:.3g} % of the error budget ({share['rule']})"
-    said = f"Look {share['look']}, {share['promotions']} promotions before: {spent}"
+    said = f"Look {share['look']}, promotions before: {share['promotions']}; {spent}"
     if share["look"] > 1:
         chance = uncorrected(share["look"], share["budget"])
         said += f"; so many looks at {100 * share['budget']:g} % each would promote a useless candidate with a chance "

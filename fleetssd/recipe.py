@@ -69,6 +69,7 @@ class NightPlan:
     every arm answers an issue `samples` times, from which pass@1 and pass@`k` are estimated. `teacher` asks the base
     at the decode of the training samples too. `references` are held-out records without tests, which are asked and
     which no gate reads. `rounds` counts the records that teach by whose work they are: round 0 is the base's.
+    `sandbox` is what answers run in.
     """
 
     night: int
@@ -92,6 +93,7 @@ class NightPlan:
     teacher: bool = False
     references: tuple[str, ...] = ()
     rounds: Mapping[str, int] = field(default_factory=dict)
+    sandbox: str = "bubblewrap"
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain mapping; `from_json` is its inverse."""

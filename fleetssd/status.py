@@ -13,6 +13,7 @@ from fleetssd.origins import trained_round
 from fleetssd.records import Record
 from fleetssd.schedule import NextTimes
 from fleetssd.serving import WatchWindow, last_move, pending, rollback_target, served, unproven, watch_window
+from fleetssd.surroundings import UNWALLED
 
 __all__ = [
     "RecordCounts",
@@ -71,6 +72,7 @@ class Status:
     cursor: datetime | None
     watch: WatchWindow
     next: NextTimes
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ def build_status(
     cursor: datetime | None,
     watch_minutes: float,
     upcoming: NextTimes,
+    sandbox: str = "bubblewrap",
 ) -> Status:
     """Fold what the store holds into a status. Raises Corrupt where a served checkpoint is not on file."""
     move = last_move(swaps)
@@ -108,6 +111,7 @@ def build_status(
         cursor=cursor,
         watch=watch_window(swaps, watch_minutes),
         next=upcoming,
+        warnings=(UNWALLED,) if sandbox == "none" else (),
     )
 
 

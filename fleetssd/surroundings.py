@@ -40,3 +40,6 @@ class Surroundings:
 
 BARE = Surroundings()
 """Nothing beside a run's own files, and the sandbox's own limits."""
+
+UNWALLED = "Answers of a model run without a sandbox, with the rights, files and network of this machine's fleetssd."
+"""What is said of evaluation.sandbox = "none", every night and wherever it shows."""

@@ -5,6 +5,7 @@ Imports stand inside the functions: a process loads only the dependencies of the
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -28,12 +29,14 @@ from fleetssd.ports import (
     Issues,
     Memory,
     Mirror,
+    Preparer,
     Progress,
     Sampler,
     Sandbox,
     Trainer,
 )
 from fleetssd.records import Redact
+from fleetssd.shelf import Applied
 from fleetssd.surroundings import Limits
 from fleetssd.twins import Sketch
 
@@ -213,8 +216,8 @@ def _open_shelf_engine(settings: Settings) -> LlamaServerEngine | VllmEngine:
 
 
 def open_sandbox(settings: Settings) -> Sandbox:
-    """Return the sandbox in which model-written code runs."""
-    from fleetssd.adapters.sandboxes import BubblewrapSandbox  # noqa: PLC0415
+    """Return what model-written code runs in. Raises Misconfigured where the settings' kind cannot be had here."""
+    from fleetssd.adapters import sandboxes  # noqa: PLC0415
 
     e = settings.evaluation
     limits = Limits(
@@ -224,23 +227,37 @@ def open_sandbox(settings: Settings) -> Sandbox:
         processes=e.processes,
         disk_bytes=e.disk_mb << 20,
     )
-    return BubblewrapSandbox(limits, workers=e.sandbox_workers)
+    if e.sandbox == "none":
+        return sandboxes.BareSandbox(limits, workers=e.sandbox_workers)
+    if e.sandbox == "bubblewrap":
+        return sandboxes.BubblewrapSandbox(limits, workers=e.sandbox_workers)
+    return sandboxes.ContainerSandbox(e.sandbox, e.sandbox_image, limits, workers=e.sandbox_workers)
 
 
 def open_grounds(settings: Settings) -> Grounds:
-    """Return the commits of held-out problems, checked out and prepared in the data folder."""
-    from fleetssd.adapters.sandboxes import BubblewrapPreparer  # noqa: PLC0415
+    """Return the commits of held-out problems, checked out and prepared in the data folder.
+
+    What was prepared in an image is of no use outside of it: every image has a folder of its own.
+    """
     from fleetssd.adapters.git_mirror import GitMirror  # noqa: PLC0415
     from fleetssd.adapters.grounds import GroundFolder  # noqa: PLC0415
 
-    mirror = GitMirror(settings.data_dir / "mirrors", settings.forge)
-    return GroundFolder(
-        settings.data_dir / "grounds",
-        settings.evaluation.environments_mb << 20,
-        mirror.check_out,
-        mirror.gold,
-        BubblewrapPreparer(os.environ),
-    )
+    e, mirror = settings.evaluation, GitMirror(settings.data_dir / "mirrors", settings.forge)
+    folder = settings.data_dir / "grounds"
+    if e.sandbox in ("podman", "docker"):
+        folder = folder / "images" / hashlib.sha256(e.sandbox_image.encode()).hexdigest()[:16]
+    return GroundFolder(folder, e.environments_mb << 20, mirror.check_out, mirror.gold, _open_preparer(settings))
+
+
+def _open_preparer(settings: Settings) -> Preparer:
+    from fleetssd.adapters import sandboxes  # noqa: PLC0415
+
+    e = settings.evaluation
+    if e.sandbox == "none":
+        return sandboxes.NoPreparer()
+    if e.sandbox == "bubblewrap":
+        return sandboxes.BubblewrapPreparer(os.environ)
+    return sandboxes.ContainerPreparer(e.sandbox, e.sandbox_image, os.environ)
 
 
 @contextmanager
@@ -452,21 +469,30 @@ def open_gateway(settings: Settings) -> ASGIApp:
 
     The store is opened by the first look at it: where it is down, requests for the alias still flow.
     """
-    from fleetssd.routes import Route, Routing, routing  # noqa: PLC0415
+    from fleetssd.routes import Route, Routing, fitted, routing  # noqa: PLC0415
     from fleetssd.web.feed import Feed  # noqa: PLC0415
     from fleetssd.web.gateway_app import build_gateway  # noqa: PLC0415
     from fleetssd.web.upstream import Upstream  # noqa: PLC0415
 
-    alias, keys = settings.engine.alias, open_keys(settings)
+    alias, keys, held = settings.engine.alias, open_keys(settings), _held(settings)
     opened: list[SqlStore] = []
 
     def look() -> Routing:
         if not opened:
             opened.append(open_store(settings))
-        return routing(alias, opened[0].swaps(), opened[0].checkpoints(), opened[0].canary())
+        found = routing(alias, opened[0].swaps(), opened[0].checkpoints(), opened[0].canary())
+        return fitted(found, settings.engine.kind, settings.engine.base_model, held())
 
     feed = Feed(look, Routing(Route(alias, alias, None)), keys.read if keys else lambda: None)
     return build_gateway(feed, Upstream(settings.engine.url), open_recorder(settings), settings)
+
+
+def _held(settings: Settings) -> Callable[[], Sequence[Applied]]:
+    """Return what tells the adapters that a llama-server holds; for other engines there are none to tell."""
+    if settings.engine.kind != "llama-server":
+        return tuple
+    engine = _open_shelf_engine(settings)
+    return engine.held
 
 
 def open_recorder(settings: Settings) -> Recorder | None:

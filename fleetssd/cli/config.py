@@ -71,7 +71,12 @@ def _checks(given: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
     if given.guards.lm_eval_tasks:
         yield "guards.lm_eval_command is installed", lambda: _done(wiring.open_harness(given))
     yield "git is installed", lambda: _program("git", "apt-get install git")
-    yield "bubblewrap is installed", lambda: _program("bwrap", "apt-get install bubblewrap")
+    yield f"model-written code runs in {given.evaluation.sandbox}", lambda: _opens(given)
+
+
+def _opens(given: Settings) -> None:
+    with wiring.lent_sandbox(given):
+        pass
 
 
 def _done(_: object) -> None:

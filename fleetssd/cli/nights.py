@@ -140,6 +140,8 @@ def _summary(now: Status) -> Table:
     }
     if now.unproven:
         rows["unproven"] = f"[red]{now.unproven.kind} to {short(now.unproven.to_digest)} was begun and not proven[/]"
+    for warning in now.warnings:
+        rows["warning"] = f"[red]{escape(warning)}[/]"
     for name, value in rows.items():
         grid.add_row(f"[dim]{name}[/]", value)
     return grid

@@ -50,6 +50,7 @@ def freeze(settings: Settings, store: Store, engine: Engine, now: datetime) -> N
         references=_references(settings, weighed, admissions),
         rounds=counted(train, store.origins(train)),
         teacher=settings.evaluation.teacher_decode and settings.recipe.arm != "merged",
+        sandbox=settings.evaluation.sandbox,
     )
     return store.open_night(plan.to_json(), plan.arm, now)
 

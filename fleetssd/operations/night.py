@@ -46,6 +46,7 @@ from fleetssd.ports import Builder, Clock, Engine, Grounds, Harness, Progress, S
 from fleetssd.problems import Problem
 from fleetssd.recipe import NightPlan
 from fleetssd.scoring import pass_at_k, tally
+from fleetssd.surroundings import UNWALLED
 
 log = structlog.get_logger()
 
@@ -116,6 +117,8 @@ def run_night(shop: Workshop, night: Night) -> Night:
         "evaluate": lambda: _evaluate(shop, plan),
     }
     done = {row.stage for row in night.stages}
+    if shop.settings.evaluation.sandbox == "none":
+        log.warning("no_sandbox", night=plan.night, warning=UNWALLED, hint="Set evaluation.sandbox to bubblewrap.")
     for stage in STAGES:
         if stage in steps and stage not in done:
             started = shop.clock.now()

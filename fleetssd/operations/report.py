@@ -22,5 +22,6 @@ def read_report(settings: Settings, store: Store, now: datetime) -> Report:
         cursor=store.cursor(settings.forge.url),
         watch_minutes=settings.watch.minutes,
         upcoming=next_times(now, settings.schedule),
+        sandbox=settings.evaluation.sandbox,
     )
     return Report(status, night_table(nights), swap_table(swaps))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from fleetssd import budget
 from fleetssd.audit import Reading, Source
@@ -23,8 +24,10 @@ from fleetssd.operations.evaluate import BASE, CANDIDATE, INCUMBENT, PROBED, TUN
 from fleetssd.operations.learn import CHUNK
 from fleetssd.operations.night import Workshop, run_night, tonight
 from fleetssd.operations.publish import read_night
+from fleetssd.operations.report import read_report
 from fleetssd.ports import Completion, Prompt
 from fleetssd.records import Record
+from fleetssd.surroundings import UNWALLED
 from tests.fakes import (
     FakeBuilder,
     FakeClock,
@@ -145,6 +148,18 @@ def test_a_better_candidate_is_promoted_and_its_records_are_used(scene: Scene) -
     assert night.verdict is not None
     assert (night.verdict.kind, night.verdict.artefact) == ("promote", scene.result("build")["files"]["adapter"])
     assert scene.store.used_records() == {f"r{number:03d}": 1 for number in range(TRAINED)}
+
+
+def test_a_night_without_a_sandbox_warns_and_says_so_in_its_plan(scene: Scene) -> None:
+    """Kind none is logged as a warning every night, stands in the plan, and opens the report's notes."""
+    bare = {"sandbox": "none", "allow_no_sandbox": True}
+    with capture_logs() as logs:
+        night = scene.run(evaluation=bare)
+    warned = [line for line in logs if line["event"] == "no_sandbox"]
+    assert [(line["log_level"], line["night"], line["warning"]) for line in warned] == [("warning", 1, UNWALLED)]
+    assert night.plan["sandbox"] == "none"
+    assert read_night(scene.store, 1).notes[0] == UNWALLED
+    assert read_report(scene.shop(evaluation=bare).settings, scene.store, START).status.warnings == (UNWALLED,)
 
 
 def test_the_alias_is_never_asked_and_never_moved(scene: Scene) -> None:

@@ -163,6 +163,17 @@ def test_database_url_is_taken_as_it_is() -> None:
     assert parse(with_(database_url="postgresql://db/fleet")).database == "postgresql://db/fleet"
 
 
+def test_no_sandbox_is_taken_only_where_it_is_said_twice() -> None:
+    """Kind none needs its flag, and then has nothing to prepare in."""
+    bare = {**MINIMAL, "evaluation": {"sandbox": "none"}}
+    with pytest.raises(Misconfigured, match="allow_no_sandbox = true"):
+        parse(bare)
+    allowed = {"sandbox": "none", "allow_no_sandbox": True}
+    assert parse({**MINIMAL, "evaluation": allowed}).evaluation.sandbox == "none"
+    with pytest.raises(Misconfigured, match="prepare must be empty"):
+        parse({**MINIMAL, "evaluation": {**allowed, "repositories": [{"match": "*", "prepare": "make"}]}})
+
+
 def test_settings_are_frozen() -> None:
     """Nobody changes a setting in flight."""
     with pytest.raises(ValueError, match="frozen"):

@@ -11,6 +11,7 @@ from fleetssd.checkpoints import Checkpoint, Night, StageRow, Swap, VerdictRow
 from fleetssd.records import Record
 from fleetssd.schedule import NextTimes
 from fleetssd.status import Status, build_status, count_records, night_table, swap_table, to_json
+from fleetssd.surroundings import UNWALLED
 
 NOW = datetime(2026, 11, 22, 6, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -62,6 +63,12 @@ def test_empty_store_has_a_status() -> None:
     assert (found.served, found.previous, found.pending, found.unproven) == (None, None, None, None)
     assert (found.last_night, found.last_swap, found.cursor) == (None, None, None)
     assert found.watch.state == "idle"
+
+
+def test_a_fleet_without_a_sandbox_is_warned_of() -> None:
+    """What runs answers with our own rights is a warning of the status, and nothing else is."""
+    assert status(sandbox="none").warnings == (UNWALLED,)
+    assert status(sandbox="docker").warnings == status().warnings == ()
 
 
 def test_served_checkpoint_is_the_flipped_one() -> None:

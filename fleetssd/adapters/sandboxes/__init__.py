@@ -1,4 +1,6 @@
-"""Port Sandbox by bubblewrap: namespaces prepared once, a fork for every run.
+"""Port Sandbox: by bubblewrap (the default), by containers, or by nothing at all.
+
+By bubblewrap: namespaces prepared once, a fork for every run.
 
 Every worker is one long-lived `bwrap` with the program of `zygote.py` inside: no network, no home, no inherited
 environment or descriptors, a read-only system, a small tmpfs, private /proc and /dev, user, mount, process, ipc and
@@ -24,9 +26,24 @@ Not covered:
 - Timing and load side channels; the read-only system (/usr and the base interpreter) can be read.
 - Started by a user, a run may lower the zygote's own rlimits (same uid) and so end it: the job is then a fault,
   which counts against the candidate.
+
+`ContainerSandbox` puts the same program into containers of podman or docker: no network, a read-only image, no
+capabilities, no new privileges, a user of its own, the engine's seccomp profile, limits of memory and processes by
+cgroup. The list above holds for it too, and the container's user is one of this machine's where the engine is a
+rootful docker without user namespaces. `BareSandbox` is none: see there for what it does not keep out.
 """
 
+from fleetssd.adapters.sandboxes.bare import BareSandbox
 from fleetssd.adapters.sandboxes.bubblewrap import BubblewrapSandbox
-from fleetssd.adapters.sandboxes.preparing import BubblewrapPreparer
+from fleetssd.adapters.sandboxes.containers import ContainerEngine, ContainerSandbox
+from fleetssd.adapters.sandboxes.preparing import BubblewrapPreparer, ContainerPreparer, NoPreparer
 
-__all__ = ["BubblewrapPreparer", "BubblewrapSandbox"]
+__all__ = [
+    "BareSandbox",
+    "BubblewrapPreparer",
+    "BubblewrapSandbox",
+    "ContainerEngine",
+    "ContainerPreparer",
+    "ContainerSandbox",
+    "NoPreparer",
+]
