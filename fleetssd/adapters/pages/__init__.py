@@ -56,5 +56,6 @@ def render(template: str, folder: Path, **values: Any) -> str:
 
 
 def _between(interval: Mapping[str, float] | None, signed: bool = False) -> str:
-    # A cell may break before the middle, not within the interval.
-    return between(interval, signed=signed).replace(" to ", "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}")
+    ends, bracket, middle = between(interval, signed=signed).partition(" (")
+    # A cell may break before the middle, and nowhere else.
+    return ends.replace(" ", "\N{NO-BREAK SPACE}") + bracket + middle.replace(" ", "\N{NO-BREAK SPACE}")

@@ -55,6 +55,7 @@ def issue_gains(issues: Sequence[Mapping[str, Any]]) -> Markup:
         colours = [COLOURS["candidate"] if gain >= 0 else LOSS for gain in gains]
         axes.bar(range(len(gains)), gains, width=1.0, color=colours)
         axes.axhline(0, color=INK, linewidth=0.8)
+        axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("held-out issues, sorted")
         axes.set_ylabel("candidate - incumbent, pp")
 
