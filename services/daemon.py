@@ -12,8 +12,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 if __name__ == "__main__":
-    # httpx and structlog load rich where they find it: a tenth of this process, for a terminal that it does not have.
-    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+    # httpx's command line and structlog load rich and pygments where they find them: a tenth of this process, for a
+    # terminal that it does not have.
+    for module in ("rich", "httpx._main"):
+        sys.modules.setdefault(module, None)  # type: ignore[arg-type]
 
 import structlog
 import uvicorn
@@ -231,6 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             host=daemon.settings.web.host,
             port=daemon.settings.web.port,
             log_config=None,
+            loop="asyncio",  # its own loops wait in threads; another event loop would be 4 MB for nothing
             access_log=False,
             lifespan="off",
         )

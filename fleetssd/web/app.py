@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -14,7 +14,6 @@ from starlette.routing import BaseRoute, Route
 
 from fleetssd.errors import FleetError
 from fleetssd.status import Report, to_json
-from fleetssd.web import metrics
 
 _HERE = Path(__file__).parent
 _NONE = "-"
@@ -28,10 +27,9 @@ _HEADERS = {
 
 def build_app(read: Callable[[], Report], routes: Sequence[BaseRoute] = ()) -> Starlette:
     """Return the application; `read` reports how things stand now, `routes` are mounted beside the page."""
-    page = _template()
 
     def index(_: Request) -> Response:
-        return HTMLResponse(page(read()), headers=_HEADERS)
+        return HTMLResponse(_template()(read()), headers=_HEADERS)
 
     def style(_: Request) -> Response:
         text = (_HERE / "static" / "style.css").read_text(encoding="utf-8")
@@ -41,6 +39,8 @@ def build_app(read: Callable[[], Report], routes: Sequence[BaseRoute] = ()) -> S
         return JSONResponse(_health(read()), headers=_HEADERS)
 
     def numbers(_: Request) -> Response:
+        from fleetssd.web import metrics  # noqa: PLC0415 - loaded for those who scrape it
+
         return Response(metrics.render(read()), media_type="text/plain; version=0.0.4", headers=_HEADERS)
 
     # These are plain functions, so Starlette runs them in threads: the database never blocks the event loop.
@@ -69,7 +69,11 @@ def _unwell(_: Request, error: Exception) -> Response:
     return JSONResponse({"status": "unavailable", "error": message}, status_code=503, headers=_HEADERS)
 
 
+@cache
 def _template() -> Callable[[Report], str]:
+    """Load the page at its first visit: a daemon that nobody looks at does without the templates' 5 MB."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
+
     loader = FileSystemLoader(_HERE / "templates")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["percent"] = lambda value: _NONE if value is None else f"{100 * value:.1f}"

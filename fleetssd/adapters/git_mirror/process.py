@@ -11,9 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from git import Git
-from git.exc import GitCommandError, GitCommandNotFound
-
 from fleetssd.adapters.git_mirror.parse import heads
 from fleetssd.errors import FleetError, Misconfigured, Rejected, Transient
 
@@ -146,6 +143,9 @@ class Repository:
 
     def run(self, *arguments: str, stdin: bytes = b"", seconds: float = READ_SECONDS, offline: bool = False) -> bytes:
         """Run a git command on this mirror and return what it prints, byte for byte."""
+        from git import Git  # noqa: PLC0415 - a daemon that has fetched nothing does without
+        from git.exc import GitCommandError, GitCommandNotFound  # noqa: PLC0415
+
         environment = {**self.environment, **({"GIT_ALLOW_PROTOCOL": "none"} if offline else {})}
         with tempfile.TemporaryFile() as source:
             source.write(stdin)
