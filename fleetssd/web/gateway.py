@@ -139,7 +139,7 @@ class Gateway:
         shadows = now.canary is not None and now.canary.mode == "shadow"
         if trial and not shadows:
             first = self._sending(caller, asked, body, trial, attempt.beside(caller.id))
-            if await self._attempted(caller, first, CANDIDATE_HOLD, spare=True):
+            if await self._attempted(caller, first, min(CANDIDATE_HOLD, self._settings.hold_seconds), spare=True):
                 return
             attempt.held_ns = time.perf_counter_ns() - attempt.began
         if await self._attempted(caller, own, self._settings.hold_seconds) and trial and shadows:
