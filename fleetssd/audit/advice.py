@@ -78,7 +78,9 @@ def advise(lines: Sequence[Compared], *, callers: int | None, through_gateway: b
     if callers:
         plural = "callers set temperatures" if callers > 1 else "caller sets a temperature"
         return Advice(
-            "gateway", best.temperature, f"{gain}; {callers} {plural} that no gateway changes: take them out there"
+            "gateway",
+            best.temperature,
+            f"{gain}; {callers} {plural} of their own: take them out there, or clamp them (decode.clamp)",
         )
     if through_gateway:
         return Advice("gateway", best.temperature, f"{gain}; the agents talk to the gateway, which can fill it in")

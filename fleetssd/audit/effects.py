@@ -24,7 +24,8 @@ EFFECT_OF_V1 = "Ollama's /v1, which sends 1.0 where the caller sends none; the n
 class World:
     """What is known of the fleet beside the files: who manages the decode and at which T, where engine and gateway are.
 
-    `ports` are those at which the fleet's engine, or the gateway before it, is asked.
+    `ports` are those at which the fleet's engine, or the gateway before it, is asked. `engine` is what serves: ollama,
+    llama-server or vllm. `clamp` says that the gateway holds callers to the decode, whatever they ask for.
     """
 
     manage: str = "none"
@@ -32,6 +33,8 @@ class World:
     top_p: float = 1.0
     ports: tuple[int, ...] = (11434, 11435)
     gateway: int | None = None
+    engine: str = "ollama"
+    clamp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,10 @@ def _mention(_leaf: Leaf, _key: str, scene: Scene) -> Effect:
 
 
 def _model(_leaf: Leaf, key: str, scene: Scene) -> Effect:
+    if scene.world.engine != "ollama":
+        return Effect(
+            "serve", "inert", f"nobody: the fleet is served by {scene.world.engine}, which reads no Modelfile"
+        )
     if key in ("temperature", "top_p"):
         by = EFFECT_OF_V1
         if scene.world.manage == "gateway":
@@ -174,6 +181,10 @@ def _extra_body(leaf: Leaf, key: str, scene: Scene) -> Effect:
     ours = endpoint.ours(scene.world.ports)
     if ours is False:
         return Effect("serve", "yes", f"sent to {endpoint.host}, which is not the fleet's engine")
+    if key in keys.ON_V1 and _clamped(key, endpoint.port, scene.world):
+        return Effect("serve", "masked", f"fleetssd's gateway, which clamps it to {_managed(key, scene.world)}")
+    if ours and scene.world.engine != "ollama":
+        return _sent_on(leaf, scene.world.engine)
     if key in keys.ON_V1 and "options" not in leaf.path:
         return Effect(
             "serve", "yes", "Hermes sends it with every request, and a request outranks all else", caller=True
@@ -181,6 +192,19 @@ def _extra_body(leaf: Leaf, key: str, scene: Scene) -> Effect:
     if ours:
         return Effect("serve", "inert", "nobody: Ollama's /v1 has no such field and drops it")
     return Effect("serve", "unknown", "Hermes sends it; llama-server obeys it, Ollama's /v1 drops it")
+
+
+def _sent_on(leaf: Leaf, engine: str) -> Effect:
+    """Judge what Hermes sends to an engine whose /v1 takes every sampling field by its name."""
+    if "options" in leaf.path:
+        return Effect("serve", "inert", "nobody: options are Ollama's, and of its native API alone")
+    return Effect(
+        "serve", "yes", f"{engine} obeys what a request says, and Hermes sends it with every one", caller=True
+    )
+
+
+def _clamped(key: str, port: int | None, world: World) -> bool:
+    return world.clamp and port is not None and port == world.gateway and key in ("temperature", "top_p")
 
 
 def _fleetssd(leaf: Leaf, _key: str, scene: Scene) -> Effect:
@@ -193,7 +217,9 @@ def _fleetssd(leaf: Leaf, _key: str, scene: Scene) -> Effect:
     return Effect("eval", "yes", "candidates are judged at it; it changes no caller")
 
 
-def _weights(_leaf: Leaf, _key: str, _scene: Scene) -> Effect:
+def _weights(_leaf: Leaf, _key: str, scene: Scene) -> Effect:
+    if scene.world.engine == "vllm":
+        return Effect("serve", "yes", "vllm takes it for what a request leaves out, unless started to ignore it")
     return Effect("serve", "inert", "Ollama does not read it; vLLM, Transformers and MLX servers do")
 
 
@@ -234,6 +260,8 @@ def _filled_in(scene: Scene) -> Iterator[Finding]:
         if not endpoint.ours(scene.world.ports) or endpoint.leaf is None:
             continue
         through = scene.world.manage == "gateway" and endpoint.port == scene.world.gateway
+        if not through and scene.world.engine != "ollama":
+            continue  # what others fill in depends on how they were started
         who = "fleetssd's gateway" if through else "Ollama's /v1"
         for key in ("temperature", "top_p"):
             if key in endpoint.sends:

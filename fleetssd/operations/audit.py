@@ -35,7 +35,15 @@ def world(settings: Settings | None) -> World:
         return World()
     decode, engine = settings.decode, urlsplit(settings.engine.url).port
     ports = {*World().ports, settings.gateway.port, *([engine] if engine else [])}
-    return World(decode.manage, decode.temperature, decode.top_p, tuple(sorted(ports)), settings.gateway.port)
+    return World(
+        decode.manage,
+        decode.temperature,
+        decode.top_p,
+        tuple(sorted(ports)),
+        settings.gateway.port,
+        settings.engine.kind,
+        decode.clamp,
+    )
 
 
 def refuse_callers(settings: Settings, read: ReadFolders) -> None:

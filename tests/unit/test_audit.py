@@ -175,6 +175,38 @@ def test_the_gateway_fills_in_its_own_decode() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("port", "wanted"),
+    [
+        (11435, [("temperature", "masked", "fleetssd's gateway, which clamps it to 0.4", False)]),
+        (11434, [("temperature", "yes", "Hermes sends it with every request, and a request outranks all else", True)]),
+    ],
+)
+def test_a_gateway_that_clamps_masks_what_callers_say_to_it(
+    port: int, wanted: list[tuple[str, str, str, bool]]
+) -> None:
+    """A caller's own temperature is masked where it asks a gateway that clamps, and not where it goes past it."""
+    held = World(manage="gateway", temperature=0.4, gateway=11435, clamp=True)
+    found = yaml(HERMES.format(url=f"http://mac:{port}/v1", provider="custom:mine"), held)
+    assert [(f.key, f.effective, f.by, f.caller) for f in found if f.line == 4][:1] == wanted
+
+
+@pytest.mark.parametrize("engine", ["llama-server", "vllm"])
+def test_other_engines_obey_what_is_sent_and_read_no_modelfile(engine: str) -> None:
+    """They take every sampling field of a request; nothing is said of what they fill in themselves."""
+    world = World(engine=engine, ports=(8080,))
+    text = HERMES.format(url="http://mac:8080/v1", provider="custom:mine").replace(
+        "top_k: 9", "top_k: 9, options: {seed: 1}"
+    )
+    found = yaml(text, world)
+    assert [(f.key, f.effective) for f in found] == [("temperature", "yes"), ("top_k", "yes"), ("seed", "inert")]
+    assert all(engine in f.by for f in found if f.effective == "yes")
+    (parameter,) = examine([Source("m", "show", "temperature      0.7")], world).findings
+    assert (parameter.effective, engine in parameter.by) == ("inert", True)
+    (weights,) = examine([Source("generation_config.json", "json", '{"top_k": 20}')], world).findings
+    assert weights.effective == ("yes" if engine == "vllm" else "inert")
+
+
 def test_fleetssds_own_decode_serves_only_through_the_gateway() -> None:
     """The same key judges candidates, or is what callers get."""
     text = "data_dir = 1\n[forge]\n[fleet]\na = 1\nb = 2\n[decode]\ntop_k = 5\n"
