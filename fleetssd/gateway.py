@@ -31,6 +31,9 @@ ASKS: Mapping[str, tuple[str, ...]] = {
 On every other route the alias stays as it is: who deletes the alias must not delete the checkpoint behind it.
 """
 
+SCALED = frozenset({"/v1/chat/completions", "/v1/completions"})
+"""The routes on which a llama-server reads which adapters apply; on the others its own scales decide."""
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -102,6 +105,8 @@ def rewrite(asked: Asked, way: Route, decode: Decode) -> Ask | None:
         return None
     model = asked.members["model"]
     edits = [_Edit(model.start, model.end, _json(way.model)), *_stated(asked, decode)]
+    if asked.path in SCALED and way.more:
+        edits += _Put(asked.text, way.more, fill=True, clamp=True).into(0, asked.members)
     return Ask(_spliced(asked.text, edits).encode("utf-8", "surrogateescape"), asked.model, way.model)
 
 

@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
+from fleetssd.artefact import same_name
 from fleetssd.canary import Canary, meets, running
 from fleetssd.checkpoints import Checkpoint, Swap
 from fleetssd.serving import served, unproven
+from fleetssd.shelf import Applied, scales
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where the fleet's alias leads: a name in the engine, and the artefact's digest (None: no checkpoint on file).
 
-    `tau` is the temperature baked into its weights, 1.0 where none is.
+    `tau` is the temperature baked into its weights, 1.0 where none is. `more` is what a request says beside the name.
     """
 
     alias: str
     model: str
     digest: str | None
     tau: float = 1.0
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +70,34 @@ def routing(
     )
 
 
-def fitted(found: Routing, kind: str) -> Routing:
-    """Return what of it holds for an engine of this kind.
+def fitted(found: Routing, kind: str, base_model: str, held: Sequence[Applied]) -> Routing:
+    """Return what of it holds for an engine of this kind; `held` are the adapters of a llama-server.
 
-    A llama-server ignores names: whatever is asked for, the checkpoint of the alias answers. vLLM answers to a new name
-    without dropping the old one, so nothing has to wait for a flip.
+    A llama-server ignores names: scales say which adapter answers, and a name of a checkpoint that a caller says means
+    the alias. Neither it nor vLLM drops an adapter for another, so nothing has to wait for a flip.
     """
-    if kind == "llama-server":
-        return replace(found, canary=None, candidate=None, names={})
-    return replace(found, reloading=False) if kind == "vllm" else found
+    if kind == "ollama":
+        return found
+    if kind == "vllm":
+        return replace(found, reloading=False)
+    candidate = found.candidate if any(found.candidate and one.name == found.candidate.model for one in held) else None
+    return replace(
+        found,
+        route=_scaled(found.route, base_model, held),
+        canary=found.canary if candidate else None,
+        candidate=_scaled(candidate, base_model, held) if candidate else None,
+        reloading=False,
+        names={},
+    )
+
+
+def _scaled(way: Route, base_model: str, held: Sequence[Applied]) -> Route:
+    """Say by scales what a name means; where the server holds it not, its own scales decide, and no cache is used."""
+    if same_name(way.model, base_model):
+        return replace(way, more={"lora": scales(held, None), "cache_prompt": True}) if held else way
+    if all(one.name != way.model for one in held):
+        return way
+    return replace(way, more={"lora": scales(held, way.model), "cache_prompt": True})
 
 
 def _way(alias: str, checkpoint: Checkpoint) -> Route:

@@ -16,6 +16,7 @@ ADAPTER = "adapter.gguf"
 """The GGUF LoRA of an entry; its sha256 is what the entry is known by, whichever of its files an engine reads."""
 PEFT = ("adapter_config.json", "adapter_model.safetensors")
 """The same matrices as the trainer wrote them, for engines that read no GGUF. A tokenizer is never brought along."""
+_PLACE = re.compile(r"\d{3}@")
 _ENTRY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,160}")
 
 
@@ -83,6 +84,12 @@ def aimed(aliases: Mapping[str, str], model: str) -> str:
     return next((target for alias, target in aliases.items() if same_name(alias, model)), model)
 
 
+def named_by(folder: str) -> str | None:
+    """Return the name that a folder stands for, with or without the number of its place; None for any other folder."""
+    name = _PLACE.sub("", folder, count=1)
+    return name if _ENTRY.fullmatch(name) else None
+
+
 def _name(path: str) -> str | None:
     file = PurePath(path)
-    return file.parent.name if file.name == ADAPTER and _ENTRY.fullmatch(file.parent.name) else None
+    return named_by(file.parent.name) if file.name == ADAPTER else None

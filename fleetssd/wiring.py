@@ -208,7 +208,8 @@ def _open_shelf_engine(settings: Settings) -> LlamaServerEngine | VllmEngine:
 
     engine, base = settings.engine, Base.named(settings)
     assert engine.adapters_dir is not None  # noqa: S101  the settings ask for it
-    names = (engine.url, engine.base_model, engine.alias, Shelf(engine.adapters_dir))
+    shelf = Shelf(engine.adapters_dir, numbered=engine.kind == "llama-server")
+    names = (engine.url, engine.base_model, engine.alias, shelf)
     timeout, concurrency = engine.timeout_seconds, engine.concurrency
     if engine.kind == "vllm":
         return VllmEngine(*names, weights=base.weights, gguf=base.gguf, timeout=timeout, concurrency=concurrency)

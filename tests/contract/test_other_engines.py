@@ -60,7 +60,7 @@ def _built(folder: Path, number: int) -> Path:
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """Yield an engine whose server runs for the whole module, with `V1` and `V2` installed."""
     folder = tmp_path_factory.mktemp("engine")
-    shelf = Shelf(folder / "shelf")
+    shelf = Shelf(folder / "shelf", numbered=request.param == "llama-server")
     with ExitStack() as stack:
         engine: Engines
         if request.param == "vllm":
@@ -248,7 +248,7 @@ def test_a_file_that_changed_on_the_shelf_is_corrupt(bench: Bench) -> None:
     shutil.copytree(bench.built / "built1" / "peft", made.parent / "peft")
     made.write_bytes((FILES / "a1.gguf").read_bytes() + b"\0" * 32)
     bench.engine.create("fleet:odd", BASE, None, bench.engine.upload(made))
-    served = next(bench.built.glob("shelf/fleet:odd/adapter.gguf"))
+    served = next(bench.built.glob("shelf/*fleet:odd/adapter.gguf"))
     served.write_bytes((FILES / "a2.gguf").read_bytes())
     with pytest.raises(Corrupt, match="changed since"):
         bench.engine.digest_of("fleet:odd")
@@ -257,6 +257,25 @@ def test_a_file_that_changed_on_the_shelf_is_corrupt(bench: Bench) -> None:
 
 
 # --- llama-server's own traps
+
+
+def test_adapters_keep_their_number_when_others_come_and_go(tmp_path: Path) -> None:
+    """A place that is left stays taken until the next name takes it, so no restart gives an id another meaning."""
+    shelf = Shelf(tmp_path / "shelf", numbered=True)
+    digest = shelf.put(_built(tmp_path, 1))
+
+    def places() -> list[str]:
+        return sorted(path.parent.name for path in shelf.folder.glob("*/adapter.gguf"))
+
+    for model in ("fleet:v1", "fleet:v2", "fleet:v3"):
+        shelf.link(model, digest)
+    shelf.unlink("fleet:v1")
+    assert places() == ["000@", "001@fleet:v2", "002@fleet:v3"]
+    assert shelf.names() == ["fleet:v2", "fleet:v3"]
+    shelf.link("fleet:v4", digest)
+    shelf.link("fleet:v5", digest)
+    assert places() == ["000@fleet:v4", "001@fleet:v2", "002@fleet:v3", "003@fleet:v5"]
+    assert [shelf.digest(model) for model in ("fleet:v4", "fleet:v1")] == [digest, None]
 
 
 @pytest.mark.parametrize("bench", ["llama-server"], indirect=True)
@@ -284,7 +303,7 @@ def test_requests_that_say_nothing_follow_the_alias(bench: Bench) -> None:
 
 def test_an_install_restarts_the_server_and_keeps_the_alias(tmp_path: Path) -> None:
     """A server that was started before puts the night off, or is restarted by command; the alias stays where it was."""
-    shelf = Shelf(tmp_path / "shelf")
+    shelf = Shelf(tmp_path / "shelf", numbered=True)
     with llama_server(FILES / "base.gguf", shelf.folder) as running, ExitStack() as stack:
 
         def opened(*reload: str) -> LlamaServerEngine:
@@ -313,7 +332,7 @@ def test_an_install_restarts_the_server_and_keeps_the_alias(tmp_path: Path) -> N
 )
 def test_a_server_that_would_mix_adapters_is_refused(tmp_path: Path, flags: tuple[str, ...], said: str) -> None:
     """A cache in RAM, or adapters that all apply from the start, are found by trying and refused with what to start."""
-    shelf = Shelf(tmp_path / "shelf")
+    shelf = Shelf(tmp_path / "shelf", numbered=True)
     for number, model in ((1, V1), (2, V2)):
         shelf.link(model, shelf.put(_built(tmp_path, number)))
     with (

@@ -121,6 +121,7 @@ def _there_and_back(world: World, url: str) -> None:
     if world.server is not None:
         world.server.restart()
         assert world.answer() == before  # a restarted llama-server serves its base until the daemon looks
+        assert _fleet(url, made.digest) == after  # the gateway says which adapter applies
         assert keep(world.store, world.engine, world.settings, NOW)
         assert world.answer() == after
     rollback(world.store, world.engine, world.settings, actor="watch", reason="worse", now=NOW)

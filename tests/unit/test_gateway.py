@@ -36,6 +36,22 @@ def filled(path: str, **fields: Any) -> dict[str, Any]:
     return table
 
 
+def test_a_route_says_scales_where_the_server_reads_them() -> None:
+    """What a way says beside the name goes out over what the caller said of it, on the two routes that take it."""
+    lora = [{"id": 0, "scale": 1.0}, {"id": 1, "scale": 0.0}]
+    way = Route("fleet-coder", "fleet-coder:v2", "d", more={"lora": lora, "cache_prompt": True})
+    body = b'{"model": "fleet-coder", "lora": [{"id": 1, "scale": 9}], "x": 1.50}'
+    for path in ("/v1/chat/completions", "/v1/completions", "/v1/messages"):
+        asked = read(path, body)
+        assert asked is not None
+        ask = rewrite(asked, way, CALLERS)
+        assert ask is not None
+        table = json.loads(ask.body)
+        own = (table["lora"], table.get("cache_prompt"))
+        assert own == ((lora, True) if path != "/v1/messages" else ([{"id": 1, "scale": 9}], None))
+        assert b'"x": 1.50' in ask.body
+
+
 # --- the request -----------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from fleetssd.canary import Canary
 from fleetssd.checkpoints import Checkpoint, Kind, Swap
 from fleetssd.errors import Corrupt
 from fleetssd.routes import Route, Routing, fitted, routing
+from fleetssd.shelf import Applied
 
 AT = datetime(2026, 11, 22, 6, tzinfo=UTC)
 FLIP = Swap(1, "flip", "dawn", "b", "n1", "fleet-coder:n1", 1, "", at=AT, done=True)
@@ -78,17 +79,34 @@ def test_a_move_between_adapters_of_a_base_reloads_the_engine(
     assert routing("fleet-coder", [FLIP, move], on_file).reloading is reloading
 
 
-def test_an_engine_that_ignores_names_has_one_way() -> None:
-    """Over a llama-server no canary meets a task and no name is another checkpoint's; over Ollama nothing changes."""
+HELD = (Applied(4, "fleet-coder:n2", 0.0), Applied(2, "fleet-coder:n1", 1.0), Applied(3, None, 0.0))
+
+
+def lists(way: Route | None) -> Any:
+    """Return the ids that a way applies, None where it says nothing of adapters."""
+    return way and way.more and [row["id"] for row in way.more["lora"] if row["scale"]]
+
+
+def test_an_engine_that_ignores_names_is_told_scales() -> None:
+    """Over a llama-server route and candidate say their adapter's id; a name that a caller says is nobody's."""
     found = routing("fleet-coder", [FLIP], ON_FILE, CANARY)
-    alone = fitted(found, "llama-server")
-    assert (alone.route, alone.trial("t", AT), alone.digest("fleet-coder:n2")) == (found.route, None, None)
-    assert found.trial("t", AT) is not None
-    assert fitted(found, "ollama") is found
+    told = fitted(found, "llama-server", "fleet-coder:b", HELD)
+    assert (lists(told.route), lists(told.trial("t", AT)), told.digest("fleet-coder:n2")) == ([2], [4], None)
+    assert told.route.more["cache_prompt"] is True
+    assert len(told.route.more["lora"]) == len(HELD)
+    assert lists(fitted(routing("fleet-coder", [], ON_FILE), "llama-server", "fleet-coder:b", HELD).route) == []
+    assert fitted(found, "ollama", "fleet-coder:b", HELD) is found
+
+
+def test_an_adapter_that_the_server_holds_not_is_not_asked_for() -> None:
+    """Without its id the server's own scales answer for the route, and there is no candidate."""
+    told = fitted(routing("fleet-coder", [FLIP], ON_FILE, CANARY), "llama-server", "fleet-coder:b", ())
+    assert (dict(told.route.more), told.candidate, told.canary) == ({}, None, None)
 
 
 def test_nobody_waits_for_a_flip_that_drops_nothing() -> None:
-    """Two names at once are no trouble to vLLM; elsewhere a move between adapters of one base is waited for."""
+    """Only Ollama reloads for a move between adapters of one base, so only there requests wait for it."""
     on_file = [checkpoint("b", "base"), checkpoint("n1", "adapter"), checkpoint("n2", "adapter")]
     found = routing("fleet-coder", [FLIP, replace(FLIP, id=2, from_digest="n1", to_digest="n2", done=False)], on_file)
-    assert [fitted(found, kind).reloading for kind in ("ollama", "llama-server", "vllm")] == [True, True, False]
+    kinds = ("ollama", "llama-server", "vllm")
+    assert [fitted(found, kind, "b", ()).reloading for kind in kinds] == [True, False, False]

@@ -15,12 +15,15 @@ ROWS = [
     {"id": 0, "path": "/srv/adapters/fleet:v1/adapter.gguf", "scale": 0.0},
     {"id": 1, "path": "fleet:v2/adapter.gguf", "scale": 1.0, "task_name": ""},
     {"id": 2, "path": "/opt/style.gguf", "scale": 0.0},
+    {"id": 3, "path": "/srv/adapters/007@fleet:v3/adapter.gguf", "scale": 0.0},
+    {"id": 4, "path": "/srv/adapters/008@/adapter.gguf", "scale": 0.0},
 ]
 
 
 def test_adapters_are_known_by_their_folder() -> None:
-    """The folder of a path names an adapter; another layout is nobody's of ours."""
-    assert read_applied(ROWS) == (Applied(0, "fleet:v1", 0.0), Applied(1, "fleet:v2", 1.0), Applied(2, None, 0.0))
+    """The folder of a path names an adapter, less its place's number; a free place or another layout is nobody's."""
+    found = [(one.id, one.name, one.scale) for one in read_applied(ROWS)]
+    assert found == [(0, "fleet:v1", 0), (1, "fleet:v2", 1), (2, None, 0), (3, "fleet:v3", 0), (4, None, 0)]
 
 
 @pytest.mark.parametrize("said", [None, {"error": "x"}, [{"id": 0}], [{"id": "x", "path": "p", "scale": 1}], "ok"])

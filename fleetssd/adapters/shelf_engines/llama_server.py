@@ -214,6 +214,13 @@ class LlamaServerEngine:
         self._kept_apart(held)
         return Probe(self.version(), creates_adapters=True, loads_adapters=True, logprobs=True, renders=True)
 
+    def held(self) -> tuple[Applied, ...]:
+        """Return the adapters that the server holds with their ids; none where it is away."""
+        try:
+            return self._held()
+        except FleetError:
+            return ()
+
     # --- parts
 
     def _props(self) -> dict[str, Any]:

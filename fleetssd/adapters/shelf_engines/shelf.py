@@ -2,6 +2,8 @@
 
     .blobs/<sha256>/    adapter.gguf and, where the trainer's own files came with it, those; digests.json over all
     <model>/            hard links to the files of one blob; this is what an engine is shown
+    007@<model>/        the same where engines number adapters by the order of these names: an entry keeps its place
+    007@/               a place that is free: its last adapter stays until the next one takes it
     aliases.json        what each alias was pointed to last
 
 Every change is made beside its place and renamed into it, so a crash leaves the old state or the new one.
@@ -16,16 +18,16 @@ import shutil
 from pathlib import Path
 
 from fleetssd.errors import Corrupt, Misconfigured, Rejected
-from fleetssd.shelf import ADAPTER, PEFT, entry
+from fleetssd.shelf import ADAPTER, PEFT, entry, named_by
 
 _BLOBS, _ALIASES, _DIGESTS = ".blobs", "aliases.json", "digests.json"
 
 
 class Shelf:
-    """Adapters in one folder. Raises Misconfigured where the folder cannot be used."""
+    """Adapters in one folder, `numbered` where they must keep their order. Raises Misconfigured where it cannot be."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, numbered: bool = False) -> None:
+        self.folder, self._numbered = folder, numbered
         self._seen: dict[tuple[int, ...], str] = {}
         try:
             (folder / _BLOBS).mkdir(parents=True, exist_ok=True)
@@ -60,33 +62,41 @@ class Shelf:
 
         Raises Rejected where it was never kept, Corrupt where the name is another adapter's already.
         """
-        kept, named = self.folder / _BLOBS / digest, self.folder / entry(model)
+        kept, named = self.folder / _BLOBS / digest, self.path(model)
         if not kept.is_dir():
             raise Rejected(f"the folder of adapters has no file {digest[:12]}", hint="It was never uploaded.")
-        if named.exists():
+        if named is not None:
             if self.digest(model) != digest:
                 raise Corrupt(f"{model} is another adapter already", hint="Names never change what they mean.")
             return named
+        named = self._place(entry(model))
         part = named.with_name(f".{named.name}.partial")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         for file in kept.iterdir():
             os.link(file, part / file.name)
         part.rename(named)
+        if self._numbered:
+            shutil.rmtree(named.with_name(named.name.split("@")[0] + "@"), ignore_errors=True)
         _sync(self.folder)
         return named
 
+    def path(self, model: str) -> Path | None:
+        """Return the folder of a name, None where there is none."""
+        wanted = entry(model)
+        return next((path for path in self._entries() if named_by(path.name) == wanted), None)
+
     def names(self) -> list[str]:
         """Return every name, sorted."""
-        return sorted(path.name for path in self.folder.iterdir() if (path / ADAPTER).is_file() and path.name[0] != ".")
+        return sorted(name for path in self._entries() if (name := named_by(path.name)))
 
     def digest(self, model: str) -> str | None:
         """Return the sha256 (hex) of a name's GGUF, None where there is none.
 
         Raises Corrupt where one of its files is not what was kept.
         """
-        named = self.folder / entry(model)
-        if not (named / ADAPTER).is_file():
+        named = self.path(model)
+        if named is None:
             return None
         noted = json.loads((named / _DIGESTS).read_text(encoding="utf-8"))
         if any(self.file_digest(named / name) != digest for name, digest in noted.items()):
@@ -95,15 +105,18 @@ class Shelf:
 
     def has(self, model: str, *files: str) -> bool:
         """Say whether a name comes with these files."""
-        return all((self.folder / entry(model) / file).is_file() for file in files)
+        named = self.path(model)
+        return named is not None and all((named / file).is_file() for file in files)
 
     def unlink(self, model: str) -> None:
         """Take a name away; a missing one is no error."""
-        named = self.folder / entry(model)
-        if named.is_dir():
-            gone = named.with_name(f".{named.name}.gone")
-            shutil.rmtree(gone, ignore_errors=True)
-            named.rename(gone)
+        named = self.path(model)
+        if named is None:
+            return
+        gone = named.with_name(named.name.split("@")[0] + "@" if self._numbered else f".{named.name}.gone")
+        shutil.rmtree(gone, ignore_errors=True)
+        named.rename(gone)
+        if not self._numbered:
             shutil.rmtree(gone)
 
     def drop(self, digest: str) -> bool:
@@ -134,6 +147,18 @@ class Shelf:
     def room(self) -> int:
         """Return the free bytes of its disk."""
         return shutil.disk_usage(self.folder).free
+
+    def _entries(self) -> list[Path]:
+        return sorted(path for path in self.folder.iterdir() if path.name[0] != "." and (path / ADAPTER).is_file())
+
+    def _place(self, name: str) -> Path:
+        """Return where a new name goes: a free place, else behind the last."""
+        if not self._numbered:
+            return self.folder / name
+        taken = [path.name for path in self._entries()]
+        free = [int(each[:-1]) for each in taken if each.endswith("@")]
+        behind = max((int(each.split("@")[0]) for each in taken), default=-1) + 1
+        return self.folder / f"{free[0] if free else behind:03d}@{name}"
 
     def file_digest(self, path: Path) -> str:
         """Return the sha256 (hex) of a file; one that has neither moved nor changed is read once."""

@@ -15,7 +15,7 @@ from fleetssd.artefact import Probe, same_name
 from fleetssd.errors import Corrupt, Misconfigured, Rejected
 from fleetssd.ports import Completion, Places, Progress, Prompt
 from fleetssd.recipe import Sampling
-from fleetssd.shelf import PEFT, aimed, served_digest
+from fleetssd.shelf import PEFT, Applied, aimed, served_digest
 
 
 class VllmEngine:
@@ -203,6 +203,10 @@ class VllmEngine:
             if "cannot be found" not in refusal.message:
                 raise
         return Probe(self.version(), creates_adapters=True, loads_adapters=True, logprobs=True, renders=True)
+
+    def held(self) -> tuple[Applied, ...]:
+        """Return nothing: vLLM knows adapters by name, not by number."""
+        return ()
 
     # --- parts
 
