@@ -204,7 +204,7 @@ class Daemon:
     def _canary(self) -> None:
         p = self.parts
         if p.store.canary() is not None:
-            canary.analyse(p.store, self.settings, p.clock.now())
+            canary.analyse(p.store, p.engine, self.settings, p.clock.now())
 
     def _prune(self) -> None:
         if gone := traffic.prune(self.parts.store, self.settings, self.parts.clock.now()):

@@ -46,6 +46,7 @@ def start(
     minutes: Annotated[float | None, typer.Option(min=0.1, help="How long it may run.")] = None,
     shadow: Annotated[bool, typer.Option("--shadow", help="Ask it as well, and return nothing of it.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Though it was aborted a short while ago.")] = False,
+    crowded: Annotated[bool, typer.Option("--crowded", help="Though engine memory holds one model at a time.")] = False,
     as_json: Json = False,
 ) -> None:
     """Put a candidate before a share of tasks; a task stays with it. It goes back by itself if it does worse.
@@ -67,6 +68,7 @@ def start(
             share=share,
             minutes=minutes,
             again=again,
+            crowded=crowded,
         )
     if as_json:
         print_json(to_json(begun))
@@ -115,8 +117,8 @@ def abort(context: typer.Context, reason: Reason = "by hand", as_json: Json = Fa
     Examples: fleetssd canary abort --reason "agents complain"
     """
     wiring.configure_logging()
-    with _open(context) as (told, store):
-        ended = canary.abort(store, told, wiring.open_clock(told).now(), reason)
+    with _open(context) as (told, store), closing(wiring.open_engine(told)) as engine:
+        ended = canary.abort(store, engine, told, wiring.open_clock(told).now(), reason)
     if as_json:
         print_json(to_json(ended))
     else:

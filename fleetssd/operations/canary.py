@@ -11,7 +11,7 @@ import structlog
 from fleetssd.canary import Canary, Mode
 from fleetssd.checkpoints import Checkpoint, Swap
 from fleetssd.config import Settings
-from fleetssd.errors import Misconfigured, Rejected
+from fleetssd.errors import FleetError, Misconfigured, Rejected
 from fleetssd.operations import swap
 from fleetssd.operations.traffic import as_evidence, sides
 from fleetssd.ports import Desk, Engine
@@ -48,11 +48,13 @@ def start(
     share: float | None = None,
     minutes: float | None = None,
     again: bool = False,
+    crowded: bool = False,
 ) -> Trial:
     """Put a candidate before a share of the fleet's tasks, loaded, and return its line.
 
-    Raises Rejected where it serves already, another one runs, the engine has it not, or the watch aborted it a short
-    while ago and nobody says `again`; Misconfigured where the engine cannot serve two; Transient where a swap runs.
+    Raises Rejected where it serves already, another one runs, the engine has it not, the watch aborted it a short while
+    ago and nobody says `again`, or both do not stay in memory and nobody says `crowded`; Misconfigured where the engine
+    cannot serve two; Transient where a swap runs.
     """
     rules = settings.canary
     if settings.engine.kind == "llama-server":
@@ -72,7 +74,7 @@ def start(
             )
         if engine.digest_of(candidate.model) != candidate.served_digest:
             raise Rejected(f"the engine does not have {candidate.model} as it was evaluated", hint="Train it anew.")
-        engine.preload(candidate.model)
+        _load(engine, candidate, current, crowded=crowded)
         until = now + timedelta(minutes=rules.minutes if minutes is None else minutes)
         share = rules.share if share is None else share
         line = Trial(
@@ -83,6 +85,19 @@ def start(
         raise Rejected("a canary runs already", hint="`fleetssd canary status` shows it; promote or abort it first.")
     log.info("canary_started", canary=begun.id, model=candidate.model, mode=mode, share=share, until=until.isoformat())
     return begun
+
+
+def _load(engine: Engine, candidate: Checkpoint, current: Checkpoint, *, crowded: bool) -> None:
+    """Load a candidate beside what serves. Raises Rejected, with all as it was, where that leaves memory for it."""
+    before = engine.loaded().values()
+    engine.preload(candidate.model)
+    if crowded or current.served_digest not in before or current.served_digest in engine.loaded().values():
+        return
+    engine.preload(current.model)
+    raise Rejected(
+        f"the engine cannot hold {candidate.model} and {current.model} at once: each change of side would load one",
+        hint="Adapters on one file share a place in Ollama: merged files do not (engine.road). --crowded takes the waits.",
+    )
 
 
 def promote(store: Desk, engine: Engine, settings: Settings, now: datetime, reason: str) -> tuple[Trial, Swap]:
@@ -97,13 +112,15 @@ def promote(store: Desk, engine: Engine, settings: Settings, now: datetime, reas
     return ended or trial, line
 
 
-def abort(store: Desk, settings: Settings, now: datetime, reason: str) -> Trial:
+def abort(store: Desk, engine: Engine, settings: Settings, now: datetime, reason: str) -> Trial:
     """End the running canary: its tasks are the incumbent's again. Raises Rejected where none runs."""
     standing = look(store, settings, now, _running(store))
-    return _end(store, standing, "aborted", "operator", reason, now) or standing.trial
+    ended = _end(store, standing, "aborted", "operator", reason, now)
+    _release(engine, ended)
+    return ended or standing.trial
 
 
-def analyse(store: Desk, settings: Settings, now: datetime) -> Trial | None:
+def analyse(store: Desk, engine: Engine, settings: Settings, now: datetime) -> Trial | None:
     """Look once at the running canary; return its line where this look ended it.
 
     It ends a canary that is worse than it may be, that nobody decided in time, or that stands beside something which
@@ -112,18 +129,11 @@ def analyse(store: Desk, settings: Settings, now: datetime) -> Trial | None:
     trial = open_trial(store.trials())
     if trial is None:
         return None
-    current = served(store.swaps(), store.checkpoints())
     standing = look(store, settings, now, trial)
-    if current is not None and current.digest == trial.canary.digest:
-        return _end(store, standing, "promoted", "watch", "it serves everybody", now)
-    if current is not None and current.digest != trial.incumbent:
-        return _end(store, standing, "superseded", "watch", f"{current.model} serves now", now)
-    if isinstance(standing.verdict, GoBack):
-        return _end(store, standing, "aborted", "watch", standing.verdict.reason, now)
-    if now >= trial.canary.expires_at:
-        why = f"nobody promoted it in its time; {standing.verdict.reason}"
-        return _end(store, standing, "expired", "watch", why, now)
-    return None
+    outcome, reason = _due(store, standing, now)
+    ended = _end(store, standing, outcome, "watch", reason, now) if outcome else None
+    _release(engine, ended)
+    return ended
 
 
 def look(store: Desk, settings: Settings, now: datetime, trial: Trial) -> Standing:
@@ -141,6 +151,29 @@ def _running(store: Desk) -> Trial:
     if trial is None:
         raise Rejected("no canary runs", hint="`fleetssd canary start MODEL` starts one.")
     return trial
+
+
+def _due(store: Desk, standing: Standing, now: datetime) -> tuple[Outcome, str]:
+    """Return how a canary is to end now, and why; an empty outcome where it goes on."""
+    trial, current = standing.trial, served(store.swaps(), store.checkpoints())
+    if current is not None and current.digest == trial.canary.digest:
+        return "promoted", "it serves everybody"
+    if current is not None and current.digest != trial.incumbent:
+        return "superseded", f"{current.model} serves now"
+    if isinstance(standing.verdict, GoBack):
+        return "aborted", standing.verdict.reason
+    if now >= trial.canary.expires_at:
+        return "expired", f"nobody promoted it in its time; {standing.verdict.reason}"
+    return "", ""
+
+
+def _release(engine: Engine, ended: Trial | None) -> None:
+    """Let a candidate leave memory after its last answer; that it cannot is no reason to fail the end of a canary."""
+    if ended is not None and ended.outcome != "promoted":
+        try:
+            engine.release(ended.canary.model)
+        except FleetError as error:
+            log.warning("not_released", model=ended.canary.model, error=error.message)
 
 
 def _evidence(standing: Standing) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Fleet:
 
     def look(self, minutes: float) -> Trial | None:
         """Let the daemon look once."""
-        return canary.analyse(self.store, self.settings, DAWN + minutes * MINUTE)
+        return canary.analyse(self.store, self.engine, self.settings, DAWN + minutes * MINUTE)
 
     def calls(self, digest: str, count: int, minutes: float = 1.0, **more: Any) -> None:
         """Let a checkpoint answer so many calls."""
@@ -116,6 +116,17 @@ def test_what_cannot_be_tried_is_refused(fleet: Fleet) -> None:
         canary.start(fleet.store, fleet.engine, fleet.settings, TWO, DAWN)
 
 
+def test_two_that_do_not_fit_are_no_canary(fleet: Fleet) -> None:
+    """Where loading the candidate sends the incumbent away it is refused and undone, unless somebody insists."""
+    fleet.engine.models[ONE.model] = (ONE.served_digest, "blob-base", "lora")
+    fleet.engine.preload(BASE.model)
+    with pytest.raises(Rejected, match="at once"):
+        fleet.start()
+    assert BASE.served_digest in fleet.engine.loaded().values()
+    assert fleet.store.canary() is None
+    assert fleet.start(crowded=True).canary.digest == "one"
+
+
 def test_a_candidate_that_fails_is_aborted_once(fleet: Fleet) -> None:
     """Failures beyond the limit end it by themselves; its line keeps both sides' numbers and why."""
     fleet.start()
@@ -128,6 +139,7 @@ def test_a_candidate_that_fails_is_aborted_once(fleet: Fleet) -> None:
     )  # fmt: skip
     assert ended.evidence["candidate"]["errors"] == 20
     assert fleet.store.canary() is None
+    assert fleet.engine.calls[-1] == f"release {ONE.model}"
     assert fleet.look(3) is None
     found = served(fleet.store.swaps(), fleet.store.checkpoints())
     assert found == BASE
@@ -207,13 +219,13 @@ def test_a_canary_beside_what_no_longer_serves_ends(fleet: Fleet) -> None:
 def test_an_abort_by_hand_is_timed(fleet: Fleet) -> None:
     """The seconds until the candidate got its last call are known from the calls on file."""
     fleet.start()
-    ended = canary.abort(fleet.store, fleet.settings, DAWN + 5 * MINUTE, "no")
+    ended = canary.abort(fleet.store, fleet.engine, fleet.settings, DAWN + 5 * MINUTE, "no")
     assert (ended.outcome, ended.ended_by) == ("aborted", "operator")
     fleet.calls("one", 1, minutes=5 + 0.7 / 60)
     standing = canary.look(fleet.store, fleet.settings, DAWN + 9 * MINUTE, ended)
     assert standing.lag == pytest.approx(0.7)
     with pytest.raises(Rejected, match="no canary runs"):
-        canary.abort(fleet.store, fleet.settings, DAWN, "no")
+        canary.abort(fleet.store, fleet.engine, fleet.settings, DAWN, "no")
 
 
 def test_merges_are_attributed_through_named_tasks(fleet: Fleet) -> None:

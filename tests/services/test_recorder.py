@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,11 @@ def on_file(store: SqlStore) -> list[str]:
     return [each.id for each in reversed(store.calls(Filter(), 10**6))]
 
 
+def has(store: SqlStore, count: int) -> bool:
+    """Say whether so many calls are on file."""
+    return len(on_file(store)) == count
+
+
 class Broken:
     """A database that fails until it is mended."""
 
@@ -96,7 +102,7 @@ def test_a_single_row_is_written_in_time(store: SqlStore) -> None:
     sink = recorder(store, flush=0.01)
     for n in range(2):
         sink.put(call(f"c{n}", n))
-        until(lambda n=n: len(on_file(store)) == n + 1)
+        until(partial(has, store, n + 1))
     sink.close()
 
 
