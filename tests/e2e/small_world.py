@@ -304,8 +304,10 @@ class Running:
     def kill_when(self, look: Callable[[], bool], what: str, number: int = signal.SIGKILL) -> set[tuple[int, str]]:
         """Send the process alone a signal at the moment that `look` says so; return whom it had when it got it."""
         wait_for(lambda: look() or None, what, self)
+        self.process.send_signal(signal.SIGSTOP)  # counting its children takes a while on a busy machine
         family = self.family()
         self.process.send_signal(number)
+        self.process.send_signal(signal.SIGCONT)
         self.wait()
         return family
 
