@@ -216,7 +216,8 @@ class Gateway:
     async def _pass(self, caller: Caller, sending: Sending, reply: Reply) -> None:
         attempt, ask = sending.attempt, sending.ask
         try:
-            headers = [(name, value) for name, value in reply.headers if name.lower() not in _HOP]
+            left = _HOP | {b"content-length"} if ask else _HOP  # another name is another length
+            headers = [(name, value) for name, value in reply.headers if name.lower() not in left]
             headers += sending.told or []
             if attempt:
                 attempt.status, attempt.streamed = reply.status, reply.streams

@@ -101,7 +101,7 @@ class Upstream:
                 data=body or None,
                 allow_redirects=False,
             )
-            return Reply(await made)
+            reply = await made
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             raise Away("refused", f"no engine answers at {self.url}") from None
         except (aiohttp.InvalidURL, ValueError):
@@ -110,3 +110,7 @@ class Upstream:
             ) from None
         except (aiohttp.ClientError, OSError) as error:
             raise Away("lost", f"the engine at {self.url} hung up: {type(error).__name__}") from None
+        if not 200 <= reply.status <= 599:
+            reply.close()
+            raise Away("lost", f"the engine at {self.url} answered with status {reply.status}")
+        return Reply(reply)

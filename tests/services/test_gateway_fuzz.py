@@ -62,7 +62,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def _places(world: World, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """After each test nothing is under way or held, an honest call is answered, and no fault of ours was logged."""
     yield
-    assert "Exception in ASGI application" not in caplog.text
+    assert not [record for record in caplog.get_records("call") if "Exception in ASGI" in record.getMessage()]
 
     async def well(path: str, body: bytes, out: asyncio.StreamWriter) -> None:
         out.write(said(body))
@@ -182,4 +182,4 @@ def test_no_engine_breaks_the_gateway(world: World, words: bytes, stream: bool) 
     world.answer = answer
     with suppress(httpx.RemoteProtocolError):
         reply = world.post(stream=stream)
-        assert reply.status_code in (200, 204, 404, 500, 502, 503, 999)
+        assert reply.status_code in (200, 204, 404, 500, 502, 503)
