@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,7 +16,7 @@ from fleetssd.config import Prices
 from fleetssd.ledger import ledger, ledger_lines
 from fleetssd.power import flattery
 from fleetssd.probes import repetition
-from fleetssd.scoring import NORMAL, deltas, estimate, tally
+from fleetssd.scoring import deltas, estimate, tally
 from fleetssd.status import night_table, to_json
 from fleetssd.surroundings import UNWALLED
 
@@ -100,7 +102,6 @@ def compose(
     spent = ledger(night)
     before = [other for other in nights if other.number < night.number]
     level = (evidence.get("lift") or {}).get("level")
-    grid = _by_temperature(answered.tune, evidence, level or 0.95)
     return NightReport(
         number=night.number,
         arm=night.arm,
@@ -124,8 +125,8 @@ def compose(
         probes=_probes(evidence),
         guards=line["guards"],
         losses=list(spent["losses"]) if spent else [],
-        by_temperature=grid,
-        flattered=_flattered(grid, level or 0.95),
+        by_temperature=_by_temperature(answered.tune, evidence, level or 0.95),
+        flattered=_flattered(answered.tune),
         by_night=nights_by_arm([*before, night]),
         issues=_issues(answered),
         lengths=_histogram(answered, len),
@@ -262,12 +263,16 @@ def _by_temperature(tune: Mapping[float, Sequence[Answer]], evidence: Mapping[st
     ]
 
 
-def _flattered(grid: Table, level: float) -> float | None:
-    """Return by how much the best of the grid would seem better if all were equal: the winner's curse, a share."""
-    if len(grid) < 2:
+def _flattered(tune: Mapping[float, Sequence[Answer]]) -> float | None:
+    """Return by how much the best of the grid would seem better if all were equal: the winner's curse, a share.
+
+    What the temperatures share, easy issues and hard ones, flatters none: the noise is that of their differences.
+    """
+    arms = [tally(_rows(answers), voids_pass=False) for answers in tune.values() if answers]
+    if len(arms) < 2 or any(arm.ids != arms[0].ids for arm in arms) or len(arms[0].ids) < 2:
         return None
-    best = max(grid, key=lambda one: one["pass_1"]["point"])["pass_1"]
-    return float(flattery(len(grid)) * (best["high"] - best["low"]) / (2.0 * NORMAL.inv_cdf((1.0 + level) / 2.0)))
+    errors = [deltas(one, other).std(ddof=1) / math.sqrt(len(one.ids)) for one, other in combinations(arms, 2)]
+    return float(flattery(len(arms)) * np.mean(errors) / math.sqrt(2.0))
 
 
 def _issues(answered: Answered) -> Table:

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -258,14 +259,18 @@ def test_a_report_names_what_it_is_bound_to() -> None:
 
 
 def test_the_best_of_a_grid_is_told_to_flatter_itself() -> None:
-    """The winner's curse in points, where at least two temperatures were asked; both renderings say it."""
-    told = composed()
-    assert told.flattered is not None
-    widest = max(point["pass_1"]["high"] - point["pass_1"]["low"] for point in told.by_temperature)
-    assert 0 < told.flattered < widest / 2
+    """The winner's curse in points, from the noise of differences alone; only where the same issues were asked."""
+    grades = {f"p{number:02}": [number % 3 > 0, number % 2 == 0] for number in range(30)}
+    other = {name: [passed[1], number % 5 > 0] for number, (name, passed) in enumerate(grades.items())}
+    base, moved = answers("base", grades), answers("base", other)
+    told = composed(answered=replace(ASKED, tune={0.4: base, 0.7: moved}))
+    gaps = np.array([(sum(other[name]) - sum(passed)) / 2 for name, passed in grades.items()])
+    assert told.flattered == pytest.approx(0.5642 * gaps.std(ddof=1) / np.sqrt(30) / np.sqrt(2), rel=1e-3)
     assert "The best of 2 equals would seem" in markdown(told)
-    one = composed(answered=replace(ASKED, tune={0.4: CANDIDATE}))
-    assert (one.flattered, "equals would seem" in markdown(one)) == (None, False)
+    assert composed(answered=replace(ASKED, tune={0.4: base, 0.7: base})).flattered == 0.0
+    for tune in ({0.4: base}, ASKED.tune):
+        told = composed(answered=replace(ASKED, tune=tune))
+        assert (told.flattered, "equals would seem" in markdown(told)) == (None, False)
 
 
 def test_the_front_holds_what_nothing_beats() -> None:
