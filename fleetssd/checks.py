@@ -26,7 +26,10 @@ class Preparation:
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """How one repository's answers are checked; `guards` are the globs of what no answer can change, tests included."""
+    """How one repository's answers are checked; `guards` are the globs of what no answer can change, tests included.
+
+    `sandbox` is what they run in: a kind, and its image where it has one.
+    """
 
     check: str
     tests: tuple[str, ...]
@@ -34,6 +37,7 @@ class Checks:
     repeats: int
     limits: Limits
     preparation: Preparation
+    sandbox: str
 
 
 def checks_for(evaluation: config.Evaluation, records: config.Records, repository: str) -> Checks:
@@ -63,6 +67,7 @@ def checks_for(evaluation: config.Evaluation, records: config.Records, repositor
             binds=rules.binds,
             lock_files=rules.lock_files,
         ),
+        sandbox=f"{rules.sandbox} {rules.sandbox_image}" if rules.sandbox in ("podman", "docker") else rules.sandbox,
     )
 
 

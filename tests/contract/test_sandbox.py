@@ -19,7 +19,7 @@ from typing import get_args
 
 import pytest
 
-from fleetssd.adapters.sandboxes import BareSandbox, BubblewrapSandbox, ContainerPreparer, ContainerSandbox
+from fleetssd.adapters.sandboxes import BareSandbox, BubblewrapSandbox, ContainerPreparer, ContainerSandbox, containers
 from fleetssd.adapters.sandboxes.containers import ContainerEngine, Program, arguments
 from fleetssd.checks import Preparation
 from fleetssd.errors import Misconfigured
@@ -217,6 +217,22 @@ assert 0 < made < 8, made
     assert found.passed, found.detail
 
 
+def test_a_walled_run_holds_no_memory_that_no_process_owns(walled: Sandbox) -> None:
+    """Our own filter stands wherever the walls come from: System V memory and files in memory are refused."""
+    script = """
+import ctypes, os
+assert ctypes.CDLL(None).shmget(4242, 4096, 0o1666) == -1
+try:
+    os.memfd_create("x")
+except OSError:
+    pass
+else:
+    raise AssertionError
+"""
+    found = ran(walled, script)
+    assert found.passed, found.detail
+
+
 def test_a_walled_run_leaves_nothing_behind(walled: Sandbox) -> None:
     """A file and a process that a run left are gone when the next run looks."""
     leave = (
@@ -279,6 +295,20 @@ def test_closing_ends_the_containers(shadowed: Path) -> None:
     while Path("/proc", str(pid)).exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_container_ends_where_nobody_asks_it(shadowed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that outlived its owner ends when its lease is over, and a living owner takes another before that."""
+    monkeypatch.setattr(containers, "LEASE_SECONDS", 0.5)
+    before = set(shadowed.iterdir())
+    with ContainerSandbox("podman", IMAGE, LIMITS, workers=1) as made:
+        (name,) = set(shadowed.iterdir()) - before
+        ended = Path("/proc", name.read_text())
+        deadline = time.monotonic() + 20
+        while ended.exists() and "\nState:\tZ" not in (ended / "status").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert ran(made, "assert 1\n").passed
 
 
 def test_a_preparation_writes_to_its_two_folders_and_gives_no_secret_away(

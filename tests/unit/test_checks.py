@@ -32,3 +32,16 @@ def test_a_command_names_files_that_say_test() -> None:
     paths = ("tests/data.json", "tests/test_a.py", "tests/conftest.py")
     assert named_tests(paths, Records().test_globs) == ("tests/test_a.py",)
     assert named_tests(("spec/a.txt", "spec/b.txt"), ("spec/**",)) == ("spec/a.txt", "spec/b.txt")
+
+
+def test_what_checks_run_in_is_part_of_them() -> None:
+    """Another kind of sandbox or another image is another way to check; an image that is not used is not."""
+    kinds = [
+        Evaluation(),
+        Evaluation(sandbox="podman"),
+        Evaluation(sandbox="podman", sandbox_image="example.org/other:1"),
+        Evaluation(sandbox_image="example.org/other:1"),
+    ]
+    found = [checks_for(each, Records(), "a/b") for each in kinds]
+    assert found[0] == found[3]
+    assert len(set(found)) == 3

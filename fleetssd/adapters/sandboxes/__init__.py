@@ -28,9 +28,10 @@ Not covered:
   which counts against the candidate.
 
 `ContainerSandbox` puts the same program into containers of podman or docker: no network, a read-only image, no
-capabilities, no new privileges, a user of its own, the engine's seccomp profile, limits of memory and processes by
-cgroup. The list above holds for it too, and the container's user is one of this machine's where the engine is a
-rootful docker without user namespaces. `BareSandbox` is none: see there for what it does not keep out.
+capabilities, no new privileges, a user of its own, the engine's seccomp profile and the filter above, limits of memory
+and processes by cgroup. The list above holds for it too, and besides: the container's user is one of this machine's
+where the engine is rootful without user namespaces; the image's own files can be read; and where fleetssd is killed,
+a container may go on for ten minutes, idle. `BareSandbox` is none: see there for what it does not keep out.
 """
 
 from fleetssd.adapters.sandboxes.bare import BareSandbox

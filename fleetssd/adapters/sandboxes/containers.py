@@ -7,14 +7,17 @@ Python 3.11 or newer as `python3`.
 from __future__ import annotations
 
 import os
+import platform
 import secrets
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+from fleetssd.adapters.sandboxes import seccomp
 from fleetssd.adapters.sandboxes.confinement import ZYGOTE, room
 from fleetssd.adapters.sandboxes.worker import DeadError, Zygote, greeted
 from fleetssd.adapters.sandboxes.zygotes import ZygoteSandbox
@@ -23,6 +26,8 @@ from fleetssd.surroundings import BARE, ENVIRONMENT, WORK, Limits, Surroundings
 
 Program: TypeAlias = Literal["podman", "docker"]
 
+LEASE_SECONDS = 600.0
+"""A container may outlive us where we are killed; its zygote ends where it is asked nothing for so long."""
 _OWN_BYTES = 256 << 20
 """What the zygote itself, its forks' page tables and small files may take beside the runs."""
 _OWN_PROCESSES = 8
@@ -87,6 +92,18 @@ class ContainerZygote(Zygote):
     def __init__(self, process: subprocess.Popen[bytes], engine: ContainerEngine, name: str) -> None:
         super().__init__(process)
         self._engine, self._name = engine, name
+        self._asked = time.monotonic()
+
+    def ask(self, message: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Ask, and note when."""
+        reply = super().ask(message, seconds)
+        self._asked = time.monotonic()
+        return reply
+
+    @property
+    def expired(self) -> bool:
+        """Tell whether its lease may run out before the next job reaches it."""
+        return time.monotonic() - self._asked > LEASE_SECONDS / 2
 
     def kill(self) -> None:
         """End the container, then the client."""
@@ -122,7 +139,9 @@ class ContainerSandbox(ZygoteSandbox):
             bufsize=0,
             start_new_session=True,
         )
-        return greeted(ContainerZygote(process, self._engine, name), limits, None)
+        code = seccomp.program(platform.machine()) or b""
+        zygote = ContainerZygote(process, self._engine, name)
+        return greeted(zygote, limits, None, filter=code.hex(), lease_seconds=LEASE_SECONDS)
 
 
 def arguments(engine: ContainerEngine, name: str, limits: Limits, around: Surroundings = BARE) -> Iterator[str]:

@@ -54,6 +54,11 @@ class Zygote:
             raise DeadError("an answer that is no object")
         return reply
 
+    @property
+    def expired(self) -> bool:
+        """Tell whether it may end before its next job; one that dies with us never does."""
+        return False
+
     def kill(self) -> None:
         """Kill bwrap, and with it (die-with-parent, process 1) everything inside. Any thread may do this."""
         self._process.kill()
@@ -95,10 +100,13 @@ def start(bwrap: str, shape: Shape, limits: Limits, around: Surroundings = BARE)
     return greeted(zygote, limits, (_INSIDE if shape.own_users else outside) if shape.as_root else None)
 
 
-def greeted(zygote: Zygote, limits: Limits, uid: int | None) -> Zygote:
-    """Return a zygote that has answered; it is released where it does not, or where processes cannot be limited."""
+def greeted(zygote: Zygote, limits: Limits, uid: int | None, **more: object) -> Zygote:
+    """Return a zygote that has answered; it is released where it does not, or where processes cannot be limited.
+
+    `more` may hold a seccomp `filter` (hex) that it loads, and `lease_seconds` after which it ends unasked.
+    """
     try:
-        hello = zygote.ask({**asdict(limits), "uid": uid}, _START_SECONDS)
+        hello = zygote.ask({**asdict(limits), "uid": uid, **more}, _START_SECONDS)
     except DeadError:
         zygote.release()
         raise

@@ -38,6 +38,8 @@ WRITABLE = ("/tmp", "/dev/shm")  # noqa: S108
 TAIL = 2_000
 MAX_INODES = 5_000  # beyond this, leaving is cheaper than tidying up
 PR_SET_DUMPABLE = 4
+PR_SET_SECCOMP = 22
+PR_SET_NO_NEW_PRIVS = 38
 RESULT_FD = 3
 LOOK_SECONDS = 0.05  # between looks at the memory of all processes of a run
 PAGE = resource.getpagesize()
@@ -53,6 +55,9 @@ def main() -> None:
     limits = _receive()
     if limits is None:
         return
+    if code := limits.pop("filter", ""):
+        _shield(bytes.fromhex(code))
+    lease = limits.pop("lease_seconds", None)
     limits["processes"] = _calibrate(limits)
     for name in ("collections", "dataclasses", "datetime", "decimal", "itertools", "random", "re", "typing"):
         importlib.import_module(name)  # what tests import most is then there before the fork
@@ -63,7 +68,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # children then share these pages instead of copying them at their first collection
     _send({"ready": True, "processes": limits["processes"]})
-    while (job := _receive()) is not None:
+    while (job := _receive(lease)) is not None:
         verdict = _run(job, limits)
         verdict["retire"] = not _tidy(inodes)
         _send(verdict)
@@ -340,6 +345,22 @@ def _dumpable(flag: int) -> None:
         raise OSError("prctl(PR_SET_DUMPABLE) failed")
 
 
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
+
+
+def _shield(code: bytes) -> None:
+    """Load a seccomp filter, for this process and all that it forks; where bubblewrap is around us, it has done so."""
+    buffer, none = ctypes.create_string_buffer(code, len(code)), ctypes.c_ulong(0)
+    program = _Program(len(code) // 8, ctypes.addressof(buffer))
+    one, mode = ctypes.c_ulong(1), ctypes.c_ulong(2)
+    if (
+        _PRCTL(PR_SET_NO_NEW_PRIVS, one, none, none, none) != 0
+        or _PRCTL(PR_SET_SECCOMP, mode, ctypes.byref(program), none, none) != 0
+    ):
+        raise OSError("prctl(PR_SET_SECCOMP) failed")
+
+
 _PRCTL = ctypes.CDLL(None, use_errno=True).prctl
 
 
@@ -432,8 +453,13 @@ def _python_arguments(command: list[str]) -> list[str] | None:
 # --- the wire
 
 
-def _receive() -> dict[str, Any] | None:
-    """Read one message; None at the end of stdin. The other side never sends ahead, so nothing stays buffered."""
+def _receive(seconds: float | None = None) -> dict[str, Any] | None:
+    """Read one message; None at the end of stdin, or where none comes for so long.
+
+    The other side never sends ahead, so nothing stays buffered.
+    """
+    if not select.select([0], [], [], seconds)[0]:
+        return None
     head = sys.stdin.buffer.read(4)
     return dict(json.loads(sys.stdin.buffer.read(struct.unpack(">I", head)[0]))) if len(head) == 4 else None
 

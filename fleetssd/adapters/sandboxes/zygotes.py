@@ -84,7 +84,7 @@ class ZygoteSandbox(ABC):
     def _zygote(self, around: Surroundings) -> Zygote:
         """Return this thread's zygote, started where there is none or where it has other surroundings."""
         found: Zygote | None = getattr(self._local, "zygote", None)
-        if found is not None and self._local.around == around:
+        if found is not None and self._local.around == around and not found.expired:
             return found
         self._discard()
         return self._keep(self._start(self._limits_of(around), around), around)
