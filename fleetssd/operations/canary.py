@@ -96,7 +96,7 @@ def _load(engine: Engine, candidate: Checkpoint, current: Checkpoint, *, crowded
     engine.preload(current.model)
     raise Rejected(
         f"the engine cannot hold {candidate.model} and {current.model} at once: each change of side would load one",
-        hint="Adapters on one file share a place in Ollama: merged files do not (engine.road). --crowded takes the waits.",
+        hint="Adapters on one file share a place in Ollama, merged files do not (engine.road); --crowded takes it.",
     )
 
 
