@@ -88,6 +88,8 @@ def test_a_moment_shows_what_was_under_way(store: SqlStore) -> None:
     """A call counts from its start until its answer ended."""
     store.add_calls([call("long", -30, total_ns=60 * 10**9), call("over", -5), call("later", 1)], None)
     assert ids(store, at=NOW) == ["long"]
+    store.add_calls([call(f"short{n}", -10 + n / 100) for n in range(50)], None)
+    assert [each.id for each in store.calls(Filter(at=NOW), 1)] == ["long"]
 
 
 def test_gaps_are_kept_with_their_moments(store: SqlStore) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import fields
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Table, and_, func, or_
 from sqlalchemy import select as columns
-from sqlmodel import col, delete, select
+from sqlmodel import Session, col, delete, select
 
 from fleetssd.adapters.store import tables
 from fleetssd.adapters.store.engine import Database, add_all, chunks
@@ -44,16 +44,13 @@ class Calls(Database):
     def calls(self, wanted: Filter, limit: int) -> list[Call]:
         """Return the newest calls of this kind, newest first, with their texts where there are any."""
         table, texts = tables.Calls, tables.CallTexts
-        query = (
-            select(table, texts)
-            .join(texts, col(texts.call) == col(table.id), isouter=True)
-            .where(*_conditions(wanted))
-            .order_by(col(table.at).desc(), col(table.id))
-            .limit(limit)
-        )
+        query = select(table, texts).join(texts, col(texts.call) == col(table.id), isouter=True)
+        query = query.order_by(col(table.at).desc(), col(table.id)).limit(limit)
         with self.reading() as session:
-            found = [_call(row, said) for row, said in session.exec(query)]
-        return [call for call in found if wanted.at is None or _until(call) > wanted.at]
+            which = _conditions(wanted)
+            if wanted.at is not None:
+                which = [_C.id.in_(_under_way(session, which, wanted.at)[: min(limit, 500)])]
+            return [_call(row, said) for row, said in session.exec(query.where(*which))]
 
     def gaps(self, since: datetime | None = None) -> list[Gap]:
         """Return the gaps that end after a moment, oldest first."""
@@ -136,6 +133,13 @@ def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
     return found
 
 
+def _under_way(session: Session, which: Sequence[ColumnElement[bool]], at: datetime) -> list[str]:
+    """Return the ids of those of these calls that had not ended at a moment, newest first."""
+    query = columns(_C.id, _C.at, _C.total_ns).where(*which).order_by(_C.at.desc(), _C.id)
+    rows = session.connection().execute(query)
+    return [row[0] for row in rows if row[1] + timedelta(microseconds=row[2] / 1000) > at]
+
+
 def _starts(column: Any, prefix: str) -> ColumnElement[bool]:
     """Return a range that an index can walk, where LIKE could not."""
     return and_(column >= prefix, column < prefix + "\U0010ffff")
@@ -144,7 +148,3 @@ def _starts(column: Any, prefix: str) -> ColumnElement[bool]:
 def _call(row: tables.Calls, said: tables.CallTexts | None) -> Call:
     texts = {name: getattr(said, name) for name in _TEXTS} if said else {}
     return Call(**row.model_dump(), **texts)
-
-
-def _until(call: Call) -> datetime:
-    return call.at.astimezone(UTC) + timedelta(microseconds=call.total_ns / 1000)
