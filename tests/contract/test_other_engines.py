@@ -256,7 +256,52 @@ def test_a_file_that_changed_on_the_shelf_is_corrupt(bench: Bench) -> None:
     assert bench.engine.digest_of("fleet:odd") is None
 
 
+@pytest.mark.parametrize("kind", ["llama-server", "vllm"])
+def test_an_engine_that_is_away_is_transient(kind: str, tmp_path: Path) -> None:
+    """Where nobody listens nothing is concluded: a night is put off."""
+    shelf, url = Shelf(tmp_path / "shelf"), "http://127.0.0.1:9"
+    engine: Engines = LlamaServerEngine(url, BASE, ALIAS, shelf)
+    if kind == "vllm":
+        engine = VllmEngine(url, BASE, ALIAS, shelf, weights=tmp_path, gguf=FILES / "base.gguf")
+    with closing(engine):
+        for ask in (engine.version, engine.probe, engine.names, lambda: engine.digest_of(BASE)):
+            with pytest.raises(Transient, match="no engine answers"):
+                ask()
+        with pytest.raises(Transient, match="no engine answers"):
+            engine.complete(BASE, PROMPTS, GREEDY, lambda *_: None)
+        assert engine.held() == ()
+
+
 # --- llama-server's own traps
+
+
+def test_adapters_are_known_while_the_server_is_away(tmp_path: Path) -> None:
+    """What waits for a restart says the same ids as before it."""
+    rows = [{"id": 0, "path": "/a/000@fleet:v1/adapter.gguf", "scale": 0.0}]
+    replies = iter([httpx.Response(200, json=rows), httpx.Response(503)])
+    transport = httpx.MockTransport(lambda _: next(replies))
+    with closing(LlamaServerEngine("http://engine", BASE, ALIAS, Shelf(tmp_path), transport=transport)) as engine:
+        first = engine.held()
+        assert [(one.id, one.name) for one in first] == [(0, V1)]
+        assert engine.held() == first
+
+
+def test_answers_over_a_restart_are_not_believed(tmp_path: Path) -> None:
+    """Where ids changed their meaning while a model was asked, no answer is handed out as its own."""
+    starts = iter([["fleet:v1", "fleet:v2"], ["fleet:v2", "fleet:v1"]])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/lora-adapters":
+            rows = [{"id": n, "path": f"/a/{name}/adapter.gguf", "scale": 0} for n, name in enumerate(next(starts))]
+            return httpx.Response(200, json=rows)
+        choice = {"message": {"content": "x"}, "finish_reason": "stop"}
+        return httpx.Response(200, json={"choices": [choice], "usage": {"completion_tokens": 1}})
+
+    shelf = Shelf(tmp_path / "shelf")
+    shelf.link(V1, shelf.put(_built(tmp_path, 1)))
+    engine = LlamaServerEngine("http://engine", BASE, ALIAS, shelf, transport=httpx.MockTransport(answer))
+    with closing(engine), pytest.raises(Transient, match="restarted"):
+        engine.complete(V1, PROMPTS[:1], GREEDY, lambda *_: None)
 
 
 def test_adapters_keep_their_number_when_others_come_and_go(tmp_path: Path) -> None:

@@ -174,6 +174,32 @@ def test_no_sandbox_is_taken_only_where_it_is_said_twice() -> None:
         parse({**MINIMAL, "evaluation": {**allowed, "repositories": [{"match": "*", "prepare": "make"}]}})
 
 
+SHELF = {"kind": "llama-server", "adapters_dir": "adapters"}
+
+
+@pytest.mark.parametrize(
+    ("tables", "says"),
+    [
+        ({"engine": {"kind": "vllm"}}, "needs adapters_dir"),
+        ({"engine": {**SHELF, "road": "merged-create"}}, "takes adapters alone"),
+        ({"engine": SHELF, "decode": {"manage": "bake"}}, "needs a base of its own"),
+        ({"engine": SHELF, "recipe": {"sampler": "ollama", "parity": "none"}}, "needs sampler_url"),
+        ({"engine": SHELF, "guards": {"lm_eval_tasks": ["mbpp"]}}, "ask models by name"),
+    ],
+)
+def test_what_an_engine_cannot_do_is_refused_early(tables: dict[str, Any], says: str) -> None:
+    """An engine that takes adapters from a folder is not asked for more than that."""
+    assert says in refusal(with_(**tables))
+
+
+@pytest.mark.parametrize("kind", ["llama-server", "vllm"])
+def test_an_engine_with_its_folder_is_taken(kind: str) -> None:
+    """A folder is all that the other two kinds need; Ollama needs none."""
+    told = parse(with_(engine={"kind": kind, "adapters_dir": "adapters", "reload_command": ["true"]})).engine
+    assert (told.kind, told.adapters_dir, told.reload_command) == (kind, Path("adapters"), ("true",))
+    assert parse(with_()).engine.adapters_dir is None
+
+
 def test_settings_are_frozen() -> None:
     """Nobody changes a setting in flight."""
     with pytest.raises(ValueError, match="frozen"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import subprocess
 import time
@@ -50,6 +51,7 @@ class LlamaServerEngine:
         self._base, self._alias, self._shelf = base_model, alias, shelf
         self._reload, self._timeout = tuple(reload), timeout
         self._asker = Asker(self._wire, concurrency, _said)
+        self._known: tuple[Applied, ...] = ()
 
     def close(self) -> None:
         """End every request and close every connection."""
@@ -215,11 +217,13 @@ class LlamaServerEngine:
         return Probe(self.version(), creates_adapters=True, loads_adapters=True, logprobs=True, renders=True)
 
     def held(self) -> tuple[Applied, ...]:
-        """Return the adapters that the server holds with their ids; none where it is away."""
-        try:
-            return self._held()
-        except FleetError:
-            return ()
+        """Return the adapters that the server holds with their ids; the last known ones while it is away.
+
+        They keep their ids over a restart, so a request that waits for it may name them.
+        """
+        with contextlib.suppress(FleetError):  # whoever asks it for more is told
+            self._known = self._held()
+        return self._known
 
     # --- parts
 

@@ -55,10 +55,13 @@ class VllmEngine:
         return f"vllm {self._wire.json('GET', '/version').get('version', 'unknown')}"
 
     def digest_of(self, model: str) -> str | None:
-        """Return the digest of what a name means, base and adapter; None where the folder has no such name."""
+        """Return the digest of what a name means, base and adapter; None where the folder has no such name.
+
+        Raises Misconfigured where vLLM does not serve the base.
+        """
         aim = self._aim(model)
         if same_name(aim, self._base):
-            return served_digest(self._blob(), None, "") if self._base in self._served() else None
+            return served_digest(self._blob(), None, "")
         adapter = self._shelf.digest(aim) if aim in self._shelf.names() else None
         return served_digest(self._blob(), adapter, "") if adapter else None
 
@@ -246,10 +249,10 @@ class VllmEngine:
         name, served = self._aim(model), self._served()
         if same_name(name, self._base):
             return self._base
-        path = str(self._shelf.folder.resolve() / name)
+        path = self._shelf.folder.resolve() / name
         if name not in served:
-            self._load("load", {"lora_name": name, "lora_path": path})
-        elif served[name] != path:
+            self._load("load", {"lora_name": name, "lora_path": str(path)})
+        elif Path(served[name]).resolve() != path:
             raise Corrupt(f"vLLM has {name} from {served[name]}", hint="Only fleetssd may load names of its alias.")
         return name
 
