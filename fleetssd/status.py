@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
+from fleetssd.canary import Canary, running
 from fleetssd.checkpoints import Checkpoint, Night, StageRow, Swap
 from fleetssd.origins import trained_round
 from fleetssd.records import Record
@@ -73,6 +74,7 @@ class Status:
     watch: WatchWindow
     next: NextTimes
     warnings: tuple[str, ...] = ()
+    canary: Canary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ def build_status(
     watch_minutes: float,
     upcoming: NextTimes,
     sandbox: str = "bubblewrap",
+    canary: Canary | None = None,
 ) -> Status:
     """Fold what the store holds into a status. Raises Corrupt where a served checkpoint is not on file."""
     move = last_move(swaps)
@@ -112,6 +115,7 @@ def build_status(
         watch=watch_window(swaps, watch_minutes),
         next=upcoming,
         warnings=(UNWALLED,) if sandbox == "none" else (),
+        canary=running(canary, now),
     )
 
 

@@ -462,7 +462,9 @@ def _app(settings: Settings, store: SqlStore, clock: Clock, hint: Callable[[], N
     from fleetssd.web.app import build_app  # noqa: PLC0415
     from fleetssd.web.webhook import routes  # noqa: PLC0415
 
-    return build_app(lambda: read_report(settings, store, clock.now()), routes(settings, store, clock, hint))
+    return build_app(
+        lambda: read_report(settings, store, clock.now(), store.canary()), routes(settings, store, clock, hint)
+    )
 
 
 def open_gateway(settings: Settings) -> ASGIApp:

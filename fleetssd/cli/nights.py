@@ -138,6 +138,9 @@ def _summary(now: Status) -> Table:
         "forge seen up to": moment(to_json(now.cursor)),
         "next": f"night {moment(to_json(now.next.night))}, dawn {moment(to_json(now.next.dawn))} UTC",
     }
+    if tried := now.canary:
+        until = moment(to_json(tried.expires_at))
+        rows["canary"] = f"{escape(tried.model)} ({tried.mode}, {tried.share:.1%} of tasks) until {until} UTC"
     if now.unproven:
         rows["unproven"] = f"[red]{now.unproven.kind} to {short(now.unproven.to_digest)} was begun and not proven[/]"
     for warning in now.warnings:

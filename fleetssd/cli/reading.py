@@ -26,7 +26,7 @@ def report(context: typer.Context) -> Report:
     given = settings(context)
     store = wiring.open_store(given)
     try:
-        return read_report(given, store, wiring.open_clock(given).now())
+        return read_report(given, store, wiring.open_clock(given).now(), store.canary())
     finally:
         store.close()
 

@@ -40,6 +40,8 @@ def _metrics(report: Report) -> Iterator[Metric]:
     yield _gauge("nights", "Nights by verdict, or by state where there is none.", "verdict", _verdicts(report))
     yield _gauge("swaps", "Proven lines of the swap log by kind.", "kind", _swaps(report))
     yield _one("pending_promotion", "1 where a promoted checkpoint waits for dawn.", float(status.pending is not None))
+    share = status.canary.share if status.canary else 0.0
+    yield _one("canary_share", "The running canary's share of tasks; 0 where none runs.", share)
     yield _one("unproven_swap", "1 where a swap was begun and not proven.", float(status.unproven is not None))
     if status.served:
         yield _served(status)

@@ -121,6 +121,7 @@ def test_a_canary_is_shown_and_aborted(told: Path, capsys: pytest.CaptureFixture
     now = datetime.now(UTC)
     line = Trial(0, Canary(BASE, "m:base", "split", 0.1, now, now + timedelta(hours=1)), ONE, "operator")
     with_store(told, lambda store: store.begin_trial(line))
+    assert "m:base (split, 10.0% of tasks) until" in text(told, capsys, "status")
     said = text(told, capsys, "canary", "status")
     assert "m:base (split, 10.0% of tasks)" in said
     assert "too little is known" in said
