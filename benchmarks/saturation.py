@@ -1,11 +1,13 @@
 """Measure how busy an evaluation keeps the engine: tokens a second, against a plain concurrent load in the same run.
 
-The engine is the embedded Ollama with the toy's base and a baked copy of it as candidate. The evaluation is the
-night's own: all arms over every problem, graded in the sandbox, kept in SQLite. The plain load asks the same prompts
-with the same seeds and decode, in the same order, as many at once, and does nothing else. Both take turns: plain,
-evaluation, evaluation, plain. Processor seconds are printed beside: other load moves them less.
+The engine is the embedded Ollama with the toy's base and, as candidate, a copy of it with a temperature baked in. Asked
+at one decode they answer alike and not the same, as the arms of a night do; with --alike the base is asked at that
+temperature, and every answer of the candidate is one that the base gave before, which costs no run.
+The evaluation is the night's own: all arms over every problem, graded in the sandbox, kept in SQLite. The plain load
+asks the same prompts with the same seeds and decode, in the same order, as many at once, and does nothing else. Both
+take turns: plain, evaluation, evaluation, plain. Processor seconds are printed beside: other load moves them less.
 
-usage: python -m benchmarks.saturation [--problems 200] [--samples 8] [--concurrency 16] [--base demo/base]
+usage: python -m benchmarks.saturation [--problems 200] [--samples 8] [--concurrency 16] [--base demo/base] [--alike]
 """
 
 from __future__ import annotations
@@ -26,10 +28,10 @@ from typing import Any
 
 import httpx
 
-from fleetssd.adapters.sandboxes import BubblewrapSandbox
 from fleetssd.adapters.gguf_builder import GgufBuilder
 from fleetssd.adapters.loopback_registry import serve_manifest
 from fleetssd.adapters.ollama_engine import OllamaEngine
+from fleetssd.adapters.sandboxes import BubblewrapSandbox
 from fleetssd.adapters.store import SqlStore
 from fleetssd.demo import processes
 from fleetssd.operations.evaluate import BASE, CANDIDATE, Arm, Examiner
@@ -167,6 +169,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--base", type=Path, default=Path("demo/base"))
+    parser.add_argument("--alike", action="store_true", help="both arms give the same answers")
     o = parser.parse_args()
     if not (o.base / "base-q8_0.gguf").exists():
         parser.exit(78, f"{o.base} holds no base: python -m services.trainer base --out {o.base} --seed 0\n")
@@ -175,7 +178,7 @@ def main() -> None:
         for n, item in enumerate(some_work(3, o.problems))
     ]
     arms = [
-        Arm(BASE, "base:latest", replace(DECODE, temperature=TAU), o.samples),
+        Arm(BASE, "base:latest", replace(DECODE, temperature=TAU) if o.alike else DECODE, o.samples),
         Arm(CANDIDATE, "candidate:latest", DECODE, o.samples),
     ]
     loads = {"plain": Load(), "evaluation": Load()}
