@@ -26,7 +26,7 @@ def report_night(
 ) -> None:
     """Write one night's report: report.html, report.md and report.json; with --json only print the numbers.
 
-    A night writes its own when it is decided. Written again it has the prices that \\[prices] names now.
+    A night writes its own when it is decided. Written again it has the prices that the settings name now.
 
     Examples: fleetssd nights report 2; fleetssd nights report 2 --out /tmp/n2; fleetssd nights report 2 --json
     """
