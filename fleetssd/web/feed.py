@@ -14,8 +14,8 @@ from fleetssd.routes import Routing
 
 log = structlog.get_logger()
 
-REFRESH = 1.0
-"""Seconds between two looks at the swap log."""
+REFRESH = 0.4
+"""Seconds between two looks at the swap log: a rollback must have callers back at the incumbent within a second."""
 HASTE = 0.1
 """Seconds between two looks while requests are held for the outcome."""
 
@@ -34,7 +34,7 @@ class Feed:
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Look every second, for ever."""
+        """Look again and again, for ever."""
         while True:
             await asyncio.sleep(HASTE if self.now.reloading else REFRESH)
             await self.refresh()
