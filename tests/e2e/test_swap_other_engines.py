@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -34,6 +36,8 @@ FILES = Path(__file__).parent.parent / "samples" / "ollama" / "files"
 NOW = datetime(2026, 11, 22, 6, tzinfo=UTC)
 BASE, ALIAS = "fleet-base:latest", "fleet-coder:latest"
 GREEDY = Sampling(0.0, 1, 1.0, 0.0, 8)
+LONG = "Write a function that reverses a list and counts its words. " * 4
+BODY = {"model": ALIAS, "messages": [{"role": "user", "content": LONG}], "temperature": 0, "top_k": 1, "max_tokens": 8}
 PLAN = NightPlan(
     1, "ssd", 1, (), (), (), GREEDY, Lora(4, 8.0, (), 1e-3, 4, 1, 1, 0, 64), GREEDY, "none", (0.2,), 4, 4, "auto", "0",
     "0", BASE, 1.0,
@@ -68,6 +72,21 @@ class World:
         ).checkpoint  # fmt: skip
         self.store.put_checkpoint(made)
         return made
+
+    def put_in(self, number: int, model: str) -> Checkpoint:
+        """Create a model of a sample adapter and put it on file."""
+        folder = self.settings.data_dir / model.replace(":", "-")
+        folder.mkdir()
+        (folder / "adapter.gguf").write_bytes((FILES / f"a{number}.gguf").read_bytes())
+        digest = self.engine.upload(folder / "adapter.gguf")
+        served = self.engine.create(model, BASE, None, digest)
+        made = Checkpoint(digest, "adapter", model, served, None, "adapter-create", 1.0, 1, NOW)
+        self.store.put_checkpoint(made)
+        return made
+
+    def ask(self, model: str) -> str:
+        """Ask what the agents ask, as an evaluation does."""
+        return self.engine.complete(model, [Prompt(LONG, 1)], GREEDY, lambda *_: None)[0].text
 
     def answer(self) -> str:
         """Return what the fleet gets from its alias."""
@@ -129,6 +148,78 @@ def _there_and_back(world: World, url: str) -> None:
     assert _fleet(url, world.base.digest) == world.answer() == before
     sweep(world.store, world.engine, world.settings, NOW)
     assert world.engine.digest_of(made.model) == made.served_digest  # it served last, so it is kept
+
+
+@pytest.mark.parametrize("world", ["llama-server"], indirect=True)
+def test_every_answer_is_the_checkpoints_that_its_header_names(world: World) -> None:
+    """Through flips, evaluations beside them, restarts, a removal and an install no request fails or mixes adapters."""
+    first, second = world.put_in(1, "fleet-coder:v1"), world.put_in(2, "fleet-coder:v2")
+    server = world.server
+    assert server is not None
+    own = {point.digest: world.ask(point.model) for point in (world.base, first, second)}
+    assert len({*own.values()}) == 3
+    with gateway(world.config) as (url, _), _clients(url) as heard:
+        for turn, point in enumerate((first, second, first)):
+            flip(
+                world.store, world.engine, world.settings, point, actor="operator", now=NOW + turn * timedelta(hours=1)
+            )
+            heard.until(point.digest)
+            world.ask(second.model)
+        server.restart()
+        heard.more(20)
+        world.engine.remove(second.model)
+        server.restart()
+        heard.more(20)
+        world.put_in(2, "fleet-coder:v3")
+        heard.more(20)
+    assert {status for status, _, _, _ in heard} == {200}
+    assert {(digest, text) for _, digest, text, _ in heard} == {*own.items()}
+    assert sum(cached for *_, cached in heard) > len(heard) / 2
+
+
+class _Heard(list[tuple[int, str, str, bool]]):
+    """Replies as they come: status, checkpoint by the header, answer, and whether the prompt came from the cache."""
+
+    def more(self, count: int) -> None:
+        """Wait for so many further replies."""
+        wanted = len(self) + count
+        self._wait(lambda: len(self) >= wanted)
+
+    def until(self, digest: str) -> None:
+        """Wait until a checkpoint answers."""
+        start = len(self)
+        self._wait(lambda: any(row[1] == digest for row in self[start:]))
+
+    @staticmethod
+    def _wait(met: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not met():
+            assert time.monotonic() < deadline, "no reply came"
+            time.sleep(0.05)
+
+
+@contextmanager
+def _clients(url: str) -> Iterator[_Heard]:
+    """Let three agents ask the alias one long prompt, over and over."""
+    heard, stop = _Heard(), threading.Event()
+
+    def agent() -> None:
+        with httpx.Client(timeout=60) as http:
+            while not stop.is_set():
+                reply = http.post(f"{url}/v1/chat/completions", json=BODY)
+                table = reply.json()
+                text = table["choices"][0]["message"]["content"] if reply.status_code == 200 else reply.text
+                cached = reply.status_code == 200 and table["timings"]["cache_n"] > 50
+                heard.append((reply.status_code, reply.headers.get("x-fleetssd-checkpoint", ""), text, cached))
+
+    with ThreadPoolExecutor(3) as pool:
+        agents = [pool.submit(agent) for _ in range(3)]
+        try:
+            yield heard
+        finally:
+            stop.set()
+        for one in agents:
+            one.result()
 
 
 def _fleet(url: str, digest: str) -> str:
