@@ -120,12 +120,15 @@ class Daemon:
 
     def _poll_once(self) -> None:
         p = self.parts
-        summary = ingest.poll_once(
-            self.settings, p.forge, p.mirror, p.store, p.secrets, p.clock.now(), lambda *_: None, wiring.open_sketch()
-        )
-        log.info("polled", **summary.as_dict())
-        if found := origins.find_origins(p.store, self.settings, lambda: not self.leaving.is_set()):
-            log.info("origins_found", records=found)
+        try:
+            summary = ingest.poll_once(
+                self.settings, p.forge, p.mirror, p.store, p.secrets, p.clock.now(), lambda *_: None,
+                wiring.open_sketch(),
+            )  # fmt: skip
+            log.info("polled", **summary.as_dict())
+        finally:  # what is on file is there whether the forge is or not
+            if found := origins.find_origins(p.store, self.settings, lambda: not self.leaving.is_set()):
+                log.info("origins_found", records=found)
 
     def _remember(self) -> None:
         """Tell the memory server of what was merged; it has a thread of its own, so nothing waits for it."""
