@@ -404,6 +404,7 @@ class Gateway(Section):
     port: int = Field(default=11435, ge=0, le=65535)
     max_body_bytes: int = Field(default=32_000_000, gt=0)
     keys_file: Path | None = None
+    read_only: bool = False
     concurrency: int = Field(default=512, ge=1)
     agent_concurrency: int = Field(default=128, ge=1)
     hold_seconds: float = Field(default=10.0, ge=0)

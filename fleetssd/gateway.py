@@ -35,6 +35,21 @@ SCALED = frozenset({"/v1/chat/completions", "/v1/completions"})
 """The routes on which a llama-server reads which adapters apply; on the others its own scales decide."""
 
 
+CHANGES = frozenset({"create", "copy", "delete", "pull", "push", "blobs"})
+"""First words under /api that change the engine's models."""
+
+
+def climbs(path: str) -> bool:
+    """Say whether a path has steps that an engine would resolve: it could lead out of /api and /v1."""
+    return not {".", ".."}.isdisjoint(path.split("/"))
+
+
+def changes_models(path: str) -> bool:
+    """Say whether a route changes the engine's models; empty steps are passed over, as an engine may."""
+    steps = [step.lower() for step in path.split("/") if step]
+    return steps[:1] == ["api"] and bool(CHANGES.intersection(steps[1:2]))
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """A member of a JSON object: its key, its value, and where the value stands in the text."""

@@ -17,7 +17,7 @@ from fleetssd.artefact import same_name
 from fleetssd.calls import Fault
 from fleetssd.config import Settings
 from fleetssd.errors import Rejected
-from fleetssd.gateway import ASKS, Ask, Asked, read, rename, rewrite, warning, worth_a_retry
+from fleetssd.gateway import ASKS, Ask, Asked, changes_models, climbs, read, rename, rewrite, warning, worth_a_retry
 from fleetssd.keys import whose
 from fleetssd.ports import Sink
 from fleetssd.routes import Route
@@ -77,7 +77,7 @@ class Gateway:
         caller = Caller(scope, receive, send)
         try:
             caller.agent = self._agent(caller)
-            _check(caller.path)
+            self._check(caller.path)
             with self.bounds.call(caller.agent or caller.address):
                 await self._serve(caller)
         except ClientDisconnect:
@@ -103,6 +103,14 @@ class Gateway:
             raise Rejected("no valid API key", hint="`fleetssd gateway key add NAME` makes one.", status=401)
         self._tally.agents[agent] += 1
         return agent
+
+    def _check(self, path: str) -> None:
+        if climbs(path):
+            raise Rejected("no engine has such an address", hint="Look at the path of the request.", status=400)
+        if self._settings.read_only and changes_models(path):
+            raise Rejected(
+                "this gateway changes no models", hint="[gateway] read_only; ask the engine itself.", status=403
+            )
 
     async def _refuse(self, caller: Caller, status: int, message: str, hint: str) -> None:
         self._tally.refused[status] += 1
@@ -273,12 +281,6 @@ class Gateway:
             left |= _CREDENTIALS
         kept = [pair for pair in caller.scope["headers"] if pair[0] not in left]
         return [*kept, (b"accept-encoding", b"identity")]  # a compressed reply could not be followed
-
-
-def _check(path: str) -> None:
-    """Refuse a path that climbs: what is not under /api or /v1 is not for callers."""
-    if not {".", ".."}.isdisjoint(path.split("/")):
-        raise Rejected("no engine has such an address", hint="Look at the path of the request.", status=400)
 
 
 def _or_raise(reply: Reply | None, failure: Away | None) -> Reply:

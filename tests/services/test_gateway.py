@@ -230,6 +230,17 @@ def test_an_agent_has_so_many_requests_and_the_gateway_too(world: World) -> None
     assert (world.metric("calls_in_flight"), world.post().status_code) == (0, 200)
 
 
+def test_a_read_only_gateway_changes_no_models(tmp_path: Path) -> None:
+    """What makes, moves, fetches or takes away a model is refused before the engine hears of it; asking is not."""
+    with gateway_world(tmp_path, read_only=True) as world:
+        paths = ("/api/create", "/api/copy", "/api/pull", "/api/push", "/api/blobs/sha256:00")
+        refused = [httpx.post(world.url + path, content=b"{}").status_code for path in paths]
+        refused.append(httpx.request("DELETE", f"{world.url}/api/delete", content=b"{}").status_code)
+        assert refused == [403] * 6
+        assert world.asked == []
+        assert world.post().status_code == 200
+
+
 # --- telemetry -------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetssd.config import Decode
-from fleetssd.gateway import ASKS, Ask, read, refusal, rename, rewrite, warning, worth_a_retry
+from fleetssd.gateway import ASKS, Ask, changes_models, climbs, read, refusal, rename, rewrite, warning, worth_a_retry
 from fleetssd.routes import Route
 
 WAY = Route("fleet-coder:latest", "fleet-coder:v20261122-ab12cd", "ab12cd")
@@ -301,3 +301,33 @@ def test_a_refusal_speaks_the_routes_language() -> None:
     assert json.loads(refusal("/api/chat", "m", "h")) == {"error": "m", "hint": "h"}
     error = json.loads(refusal("/v1/chat/completions", "m", "h"))["error"]
     assert (error["message"], error["type"], error["hint"]) == ("m", "api_error", "h")
+
+
+# --- paths -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "changes"),
+    [
+        ("/api/create", True),
+        ("/api//Delete", True),
+        ("/api/blobs/sha256:00", True),
+        ("/api/pull", True),
+        ("/api/chat", False),
+        ("/api/show", False),
+        ("/api/tags", False),
+        ("/api", False),
+        ("/v1/create", False),
+        ("/", False),
+    ],
+)
+def test_some_routes_change_the_engines_models(path: str, changes: bool) -> None:
+    """However they are spelled."""
+    assert changes_models(path) is changes
+
+
+def test_a_path_may_not_climb() -> None:
+    """Steps that an engine would resolve; dots within a name are a name."""
+    assert [climbs(path) for path in ("/api/../x", "/api/.", "/api/v1..2", "/v1/models/a.b")] == [
+        True, True, False, False,
+    ]  # fmt: skip
