@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -17,12 +17,10 @@ import pytest
 from fleetssd import wiring
 from fleetssd.adapters.store import SqlStore
 from fleetssd.calls import Call
-from fleetssd.canary import Canary
 from fleetssd.checkpoints import Checkpoint
 from fleetssd.config import load
 from fleetssd.operations import canary
 from fleetssd.telemetry import Filter
-from fleetssd.trials import Trial
 from tests.contract.servers import embedded_ollama
 from tests.e2e.test_gateway import ALIAS, BASE, GREEDY, NIGHT, NOW, TURN, gateway, install, settings
 
@@ -44,8 +42,13 @@ class Engine:
         with closing(SqlStore.open(load(config).database)) as store:
             for model, digest in ((BASE, self.base), (NIGHT, self.night)):
                 kind = "base" if model == BASE else "merged"
-                store.put_checkpoint(Checkpoint(digest, kind, model, "m", None, "none", 1.0, 1, NOW))  # type: ignore[arg-type]
+                store.put_checkpoint(Checkpoint(digest, kind, model, self.tag(model), None, "none", 1.0, 1, NOW))  # type: ignore[arg-type]
             yield store, config
+
+    def tag(self, model: str) -> str:
+        """Return the server's own digest of a name."""
+        models = httpx.get(f"{self.url}/api/tags").json()["models"]
+        return next(str(each["digest"]) for each in models if each["name"] == model)
 
 
 @pytest.fixture(scope="module")
@@ -130,25 +133,25 @@ def test_kill_loses_a_batch_at_most(engine: Engine, tmp_path: Path) -> None:
 def test_a_canary_gets_its_tasks_and_loses_them_at_once(engine: Engine, tmp_path: Path) -> None:
     """A task stays with the side that it met; after an abort every task is the incumbent's, and how soon is known."""
     with engine.fleet(tmp_path, "flush_ms = 1.0") as (store, config), gateway(config) as (url, _):
-        began = datetime.now(UTC)
-        line = Trial(
-            0, Canary(engine.night, NIGHT, "split", 0.5, began, began + timedelta(hours=1)), engine.base, "operator"
-        )
-        assert store.begin_trial(line) is not None
+        told = load(config)
+        candidate = store.checkpoint(engine.night)
+        assert candidate is not None
+        with closing(wiring.open_engine(told)) as hand:
+            canary.start(store, hand, told, candidate, datetime.now(UTC), share=0.5)
         tasks = [f"fleet/app#{number}" for number in range(12)]
         deadline = time.monotonic() + 20
         while {served(url, task) for task in tasks} != {engine.base, engine.night}:
             assert time.monotonic() < deadline
         met = {task: served(url, task) for task in tasks}
         assert {task: served(url, task) for task in tasks} == met
-        with closing(wiring.open_engine(load(config))) as hand:
-            ended = canary.abort(store, hand, load(config), datetime.now(UTC), "enough")
+        with closing(wiring.open_engine(told)) as hand:
+            ended = canary.abort(store, hand, told, datetime.now(UTC), "enough")
         mine = next(task for task in tasks if met[task] == engine.night)
         while served(url, mine) == engine.night:
             assert time.monotonic() < deadline
         assert {served(url, task) for task in tasks} == {engine.base}
         time.sleep(0.1)  # the rows of the last calls
-        standing = canary.look(store, load(config), datetime.now(UTC), ended)
+        standing = canary.look(store, told, datetime.now(UTC), ended)
         assert standing.candidate.calls > 0
         assert standing.incumbent.calls > 0
         assert standing.lag is not None
