@@ -259,7 +259,8 @@ def measured(profile: str, way: str, swaps: int, streams: int, rest: float, wind
         still = Load(made.url, streams)
         with still.running():
             time.sleep(rest)
-        served, back, took, busy = [Served(0.0, checkpoints[0].digest)], [], [], Load(made.url, streams)
+        served, took, busy = [Served(0.0, checkpoints[0].digest)], list[float](), Load(made.url, streams)
+        decided = list[tuple[float, str]]()
         with busy.running():
             for number in range(swaps):
                 returning = number % TURN == TURN - 1
@@ -267,9 +268,10 @@ def measured(profile: str, way: str, swaps: int, streams: int, rest: float, wind
                 began = time.monotonic()
                 served.append(made.swap(None if returning else others[number % len(others)]))
                 if returning:
-                    back.append(incumbent_answers(made, known, served[-1].digest) - began)
+                    decided.append((began, served[-1].digest))
                 took.append(served[-1].at - began)
         copies = [swap.evidence.get("alias_copies", 0) for swap in made.store.swaps()]
+    back = returned(decided, busy.calls, known)
     failures = Counter(call.failure for call in busy.calls if call.failure)
     window = sum(count for said, count in failures.items() if "EOF" in said)
     found = {
@@ -295,13 +297,13 @@ def measured(profile: str, way: str, swaps: int, streams: int, rest: float, wind
     return found
 
 
-def incumbent_answers(made: World, known: dict[str, str], digest: str) -> float:
-    """Return when a call that was made now had an answer of this checkpoint: the instant of it."""
-    while True:
-        body = {"model": ALIAS, "prompt": PROMPT, "raw": True, "options": GREEDY, "stream": False}
-        reply = httpx.post(f"{made.url}/api/generate", json=body, timeout=60)
-        if reply.status_code == 200 and known.get(reply.json()["response"]) == digest:
-            return time.monotonic()
+def returned(decided: Sequence[tuple[float, str]], calls: Sequence[Call], known: dict[str, str]) -> list[float]:
+    """Return for each rollback the seconds from its decision until a caller had an answer of the incumbent whole."""
+    ends = [
+        [call.ended - began for call in calls if call.ended > began and known.get(call.answer) == digest]
+        for began, digest in decided
+    ]
+    return [min(found) for found in ends if found]
 
 
 def row(found: dict[str, object]) -> str:
