@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import structlog
 
@@ -13,6 +14,7 @@ from fleetssd.keys import Key
 from fleetssd.routes import Routing
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 REFRESH = 0.4
 """Seconds between two looks at the swap log: a rollback must have callers back at the incumbent within a second."""
@@ -41,18 +43,12 @@ class Feed:
 
     async def refresh(self) -> None:
         """Look once; a source that cannot be read is one line in the log, until it can be read again."""
-        found, problem = self.now, None
-        try:
-            self.keys = await asyncio.to_thread(self._read_keys)
-            found = await asyncio.to_thread(self._read)
-        except FleetError as error:
-            problem = error.message
-        except Exception as error:
-            log.exception("route_not_read")
-            problem = type(error).__name__
+        keys, no_keys = await _read(self._read_keys, self.keys)
+        found, no_route = await _read(self._read, self.now)
+        problem = no_route or no_keys
         if problem and problem != self.problem:
             log.warning("route_kept", model=found.route.model, checkpoint=found.route.digest, error=problem)
-        self.problem = problem
+        self.keys, self.problem = keys, problem
         self._take(found)
 
     async def settled(self, seconds: float) -> None:
@@ -74,3 +70,14 @@ class Feed:
             self.reloading_since = time.monotonic() if found.reloading else None
             (self._changed.clear if found.reloading else self._changed.set)()
         self.now = found
+
+
+async def _read(source: Callable[[], T], last: T) -> tuple[T, str | None]:
+    """Return what a source says now, or what it said last and why it says nothing."""
+    try:
+        return await asyncio.to_thread(source), None
+    except FleetError as error:
+        return last, error.message
+    except Exception as error:
+        log.exception("source_not_read")
+        return last, type(error).__name__

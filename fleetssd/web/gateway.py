@@ -150,7 +150,8 @@ class Gateway:
             if await self._attempted(caller, first, min(CANDIDATE_HOLD, self._settings.hold_seconds), spare=True):
                 return
             attempt.held_ns = time.perf_counter_ns() - attempt.began
-        if await self._attempted(caller, own, self._settings.hold_seconds) and trial and shadows:
+        await self._attempted(caller, own, self._settings.hold_seconds)
+        if trial and shadows and attempt.status < 400:
             other = attempt.beside(new_id(), of=caller.id, shadow=True)
             self.shadow.ask(other, self._sending(caller, asked, body, trial, other).body)
 

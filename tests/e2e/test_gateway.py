@@ -22,6 +22,7 @@ from typing import Any
 
 import httpx
 import ollama
+import openai
 import pytest
 
 from fleetssd.adapters.store import SqlStore
@@ -167,6 +168,22 @@ def test_the_plain_client_works_through_the_gateway(world: World) -> None:
         told[-1] += (client.show(model).details, sorted(str(row.model) for row in client.list().models))
         told[-1] += ([row.digest for row in client.ps().models],)
         client.close()  # type: ignore[no-untyped-call]
+    assert told[0] == told[1]
+
+
+def test_the_openai_client_works_through_the_gateway(world: World) -> None:
+    """Chat, streamed and whole, and completions answer as they do without it, under the name that was asked."""
+    told: list[list[str | None]] = []
+    said: Any = {"temperature": 0, "top_p": 1, "seed": 1, "max_tokens": 8}
+    turns: Any = TURN
+    for url, model in ((world.engine, BASE), (world.gateway, ALIAS)):
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+            chat = client.chat.completions.create(model=model, messages=turns, **said)
+            parts = list(client.chat.completions.create(model=model, messages=turns, stream=True, **said))
+            text = client.completions.create(model=model, prompt="def f1(x", **said)
+        assert {chat.model, text.model, *(part.model for part in parts)} == {model}
+        words = [part.choices[0].delta.content for part in parts]
+        told.append([chat.choices[0].message.content, text.choices[0].text, *words, chat.choices[0].finish_reason])
     assert told[0] == told[1]
 
 

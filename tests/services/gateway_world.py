@@ -20,7 +20,7 @@ from fleetssd.adapters.store import SqlStore
 from fleetssd.calls import Call
 from fleetssd.canary import Canary, Mode
 from fleetssd.config import parse
-from fleetssd.errors import Transient
+from fleetssd.errors import Misconfigured, Transient
 from fleetssd.keys import Key
 from fleetssd.routes import Route, Routing
 from fleetssd.telemetry import Filter
@@ -65,6 +65,7 @@ class World:
     routing: Routing = field(default_factory=lambda: Routing(OLD, names={INCUMBENT: "aaaa"}))
     keys: dict[str, Key] | None = None
     down: bool = False
+    broken_keys: bool = False
     recorder: Recorder | None = None
     look: Callable[[], None] = lambda: None
 
@@ -73,6 +74,12 @@ class World:
         if self.down:
             raise Transient("the database is away")
         return self.routing
+
+    def read_keys(self) -> dict[str, Key] | None:
+        """Be the key file."""
+        if self.broken_keys:
+            raise Misconfigured("line 2 of the key file is no key")
+        return self.keys
 
     def turn(self, **changes: Any) -> None:
         """Change the routing, and wait until the gateway has seen it."""
@@ -125,7 +132,7 @@ def gateway_world(folder: Path, **settings: Any) -> Iterator[World]:
             world.recorder = Recorder(lambda: store, batch=10, flush_seconds=0.01, queue=1000)
 
             async def serve(ready: Callable[[], None], stop: asyncio.Event) -> None:
-                feed = Feed(world.read, Routing(Route(ALIAS, ALIAS, None)), lambda: world.keys)
+                feed = Feed(world.read, Routing(Route(ALIAS, ALIAS, None)), world.read_keys)
                 app = build_gateway(feed, Upstream(engine), world.recorder, made)
                 config = uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="on", ws="none")
                 server = uvicorn.Server(config)

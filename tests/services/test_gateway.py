@@ -312,6 +312,18 @@ def test_without_a_database_the_last_route_is_kept(world: World) -> None:
     assert world.metric("store_up") == 0
 
 
+def test_a_broken_key_file_holds_up_no_flip(world: World) -> None:
+    """The keys that were there last are kept, and /healthz says so."""
+    key, text = mint("agent-7", bytes(SECRET_BYTES), datetime.now(UTC))
+    world.keys = {key.id: key}
+    world.look()
+    world.broken_keys = True
+    world.turn(route=Route(ALIAS, CANDIDATE, "bbbb"))
+    reply = world.post(headers={"Authorization": f"Bearer {text}"})
+    assert (reply.headers["x-fleetssd-checkpoint"], world.post().status_code) == ("bbbb", 401)
+    assert httpx.get(f"{world.url}/healthz").json()["store"] == "line 2 of the key file is no key"
+
+
 # --- the decode ------------------------------------------------------------------------------------------------
 
 
