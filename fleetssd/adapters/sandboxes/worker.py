@@ -9,10 +9,11 @@ import select
 import struct
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from fleetssd.adapters.sandboxes.confinement import NO_LIMIT, Shape, arguments
 from fleetssd.surroundings import BARE, Limits, Surroundings
@@ -96,8 +97,11 @@ class Zygote:
 def start(bwrap: str, shape: Shape, limits: Limits, around: Surroundings = BARE) -> Zygote:
     """Start a zygote and wait for its hello. Raises DeadError, also where processes cannot be limited."""
     outside = _FIRST_UID + secrets.randbelow(1 << 20)
-    zygote = Zygote(_spawn(bwrap, arguments(shape, limits, around), shape, outside))
-    return greeted(zygote, limits, (_INSIDE if shape.own_users else outside) if shape.as_root else None)
+    with _guard() as guard:
+        process = _spawn(bwrap, arguments(shape, limits, around), shape, outside, guard)
+        zygote = greeted(Zygote(process), limits, (_INSIDE if shape.own_users else outside) if shape.as_root else None)
+        guard.write(b"up\n")
+    return zygote
 
 
 def greeted(zygote: Zygote, limits: Limits, uid: int | None, **more: object) -> Zygote:
@@ -116,7 +120,21 @@ def greeted(zygote: Zygote, limits: Limits, uid: int | None, **more: object) -> 
     return zygote
 
 
-def _spawn(bwrap: str, words: Sequence[str], shape: Shape, uid: int) -> subprocess.Popen[bytes]:
+@contextmanager
+def _guard() -> Iterator[IO[bytes]]:
+    """Start a shell that ends bwrap's session where we die, or fail, before it is up.
+
+    Until then die-with-parent does not reach bwrap's child: it waits, for ever, for a word that only bwrap can say.
+    """
+    shell = ["/bin/sh", "-c", 'read session && { read word || kill -9 -- "-$session"; }']
+    with subprocess.Popen(
+        shell, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0, env={}, start_new_session=True
+    ) as process:
+        assert process.stdin is not None  # noqa: S101  it was opened as a pipe
+        yield process.stdin
+
+
+def _spawn(bwrap: str, words: Sequence[str], shape: Shape, uid: int, guard: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start bwrap; it reads the filter from a pipe, and root gives its user namespace root and one more user."""
     extra: list[str] = []
     with _Pipes() as pipes:
@@ -136,6 +154,7 @@ def _spawn(bwrap: str, words: Sequence[str], shape: Shape, uid: int) -> subproce
             start_new_session=True,
             pass_fds=tuple(pipes.lent),
         )
+        guard.write(f"{process.pid}\n".encode())
         if shape.as_root and shape.own_users:
             os.close(info_w)
             pipes.open.remove(info_w)
