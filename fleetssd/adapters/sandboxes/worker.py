@@ -126,7 +126,7 @@ def _guard() -> Iterator[IO[bytes]]:
 
     Until then die-with-parent does not reach bwrap's child: it waits, for ever, for a word that only bwrap can say.
     """
-    shell = ["/bin/sh", "-c", 'read session && { read word || kill -9 -- "-$session"; }']
+    shell = ["/bin/sh", "-c", 'read session && { read word || kill -9 "-$session"; }']
     with subprocess.Popen(
         shell, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0, env={}, start_new_session=True
     ) as process:
