@@ -66,11 +66,14 @@ class Attempt:
             self.reply += line
 
     def beside(self, name: str, *, of: str = "", shadow: bool = False) -> Attempt:
-        """Return another attempt at the same request, which begins now."""
-        return Attempt(
+        """Return another attempt at the same request: as old as this one, unless it is a shadow, which begins now."""
+        other = Attempt(
             name, self.agent, self.path, self.asked, self.model, None, self.task, self.task_source,
             of=of, shadow=shadow, texts=self.texts,
         )  # fmt: skip
+        if not shadow:
+            other.at, other.began, other.held_ns = self.at, self.began, self.held_ns
+        return other
 
     def call(self) -> Call:
         """Return the call as it stands now, at its end."""

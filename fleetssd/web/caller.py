@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from datetime import UTC, datetime
 from typing import TypeAlias
 
 from starlette.requests import ClientDisconnect
@@ -27,7 +28,7 @@ class Caller:
         self.method: str = scope["method"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.address: str = scope["client"][0] if scope.get("client") else "unknown"
-        self.id = new_id()
+        self.id, self.at = new_id(), datetime.now(UTC)
         self.agent = ""
         self.started = False
         self.ours: Headers = [(b"x-fleetssd-request", self.id.encode())]

@@ -137,8 +137,10 @@ class Gateway:
             return
         held = await self._settled() if same_name(asked.model, self._alias) else 0
         task, source = task_key(caller.header(b"x-fleetssd-task"), asked)
-        attempt = Attempt(caller.id, caller.agent, asked.path, asked.model, asked.model, None, task, source,
-                          texts=self._texts, held_ns=held)  # fmt: skip
+        attempt = Attempt(
+            caller.id, caller.agent, asked.path, asked.model, asked.model, None, task, source, texts=self._texts,
+            at=caller.at, began=time.perf_counter_ns() - held, held_ns=held,
+        )  # fmt: skip
         now = self._feed.now
         own = self._sending(caller, asked, body, now.route, attempt)
         trial = now.trial(task or caller.id, datetime.now(UTC)) if own.ask and ASKS[asked.path] else None
@@ -190,18 +192,18 @@ class Gateway:
 
     async def _attempted(self, caller: Caller, sending: Sending, seconds: float, *, spare: bool = False) -> bool:
         """Send a request and pass its reply on; False where there is a spare way and this one gave no answer."""
-        attempt, passed = sending.attempt, False
+        attempt, spared = sending.attempt, False
         try:
             reply = await self._open(caller, sending, seconds)
             if not spare or (reply.status < 500 and reply.status != 404):
                 await self._pass(caller, sending, reply)
-                passed = True
             elif attempt:
-                attempt.status = reply.status
+                attempt.status, spared = reply.status, True
                 reply.close()
         except Away:
             _blame(attempt, "cut" if caller.started else "away")
-            if caller.started or not spare:
+            spared = spare and not caller.started
+            if not spared:
                 raise
         except Rejected:
             _blame(attempt, "refused")
@@ -211,10 +213,10 @@ class Gateway:
             raise
         finally:
             if attempt:
-                if spare and not caller.started:
+                if spared:
                     attempt.id, attempt.of = new_id(), caller.id
                 self._tell(attempt)
-        return passed
+        return not spared
 
     def _tell(self, attempt: Attempt) -> None:
         call = attempt.call()

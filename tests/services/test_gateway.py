@@ -91,6 +91,7 @@ def test_a_candidate_that_cannot_answer_costs_nobody_an_answer(world: World, how
     assert (reply.status_code, reply.headers["x-fleetssd-checkpoint"]) == (200, "aaaa")
     assert (answered.id, answered.checkpoint, answered.fault) == (reply.headers["x-fleetssd-request"], "aaaa", "")
     assert (failed.of, failed.checkpoint, failed.fault) == (answered.id, "bbbb", "engine" if how else "away")
+    assert 0 < answered.held_ns <= answered.total_ns
 
 
 def test_only_calls_of_the_alias_meet_a_candidate(world: World) -> None:
@@ -138,7 +139,7 @@ def test_requests_wait_while_a_flip_reloads_the_engine(tmp_path: Path) -> None:
         world.turn(reloading=False, route=Route(ALIAS, CANDIDATE, "bbbb"))
         heard = [each.result(20).headers["x-fleetssd-checkpoint"] for each in waiting]
         assert heard == ["bbbb", "bbbb"]
-        assert all(row.held_ns > 0 for row in world.calls(2))
+        assert all(0 < row.held_ns <= row.total_ns for row in world.calls(2))
     assert (full.status_code, full.headers["retry-after"]) == (503, "1")
 
 
@@ -293,14 +294,19 @@ def test_a_row_says_what_went_wrong(world: World, words: bytes, fault: str, empt
     assert (row.fault, row.empty) == (fault, empty)
 
 
-def test_a_caller_that_hangs_up_is_a_row(world: World) -> None:
-    """Of a candidate that hangs nothing else is heard."""
+@pytest.mark.parametrize("split", [False, True])
+def test_a_caller_that_hangs_up_is_a_row(world: World, split: bool) -> None:
+    """Of a candidate that hangs nothing else is heard; the incumbent is not asked for nobody."""
+    if split:
+        world.canary("split")
     world.answer = gate = Gate()
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{world.url}/api/chat", json={"model": ALIAS, "messages": []}, timeout=0.2)
     (row,) = world.calls(1)
     gate.open.set()
-    assert (row.fault, row.status, row.first_ns) == ("gone", 0, None)
+    told = (row.fault, row.status, row.first_ns, row.of, row.checkpoint)
+    assert told == ("gone", 0, None, "", "bbbb" if split else "aaaa")
+    assert len(world.asked) == 1
 
 
 def test_without_a_database_the_last_route_is_kept(world: World) -> None:
