@@ -19,6 +19,7 @@ from fleetssd.adapters.gguf_builder import GgufBuilder
 from fleetssd.adapters.trainer_process import ProcessTrainer, adapter_stats
 from fleetssd.adapters.trainer_process.child import environment
 from fleetssd.errors import Misconfigured
+from fleetssd.fidelity import read_witnesses
 from fleetssd.placement import Placement
 from fleetssd.training import TrainPlan, TrainResult, acceptable, encode_rows, steps
 from tests.e2e import tiny
@@ -98,6 +99,20 @@ def test_all_backends_see_the_same_tokens_first(runs: dict[str, Run]) -> None:
     """Before the first update the adapter is zero, so the first loss is the base's own, whoever computes it."""
     first = {name: run.result.losses[0] for name, run in runs.items()}
     assert max(first.values()) - min(first.values()) < 1e-4
+
+
+@pytest.mark.parametrize("backend", ["unsloth", "unsloth-mlx"])
+def test_all_backends_leave_what_their_model_says(runs: dict[str, Run], backend: str) -> None:
+    """First tokens of the base are alike whoever computes them, the adapter changes them, and the answers are text."""
+    plain, other = (
+        read_witnesses(json.loads((runs[name].folder / "smoke.json").read_text())) for name in ("trl", backend)
+    )
+    for one, two in zip(plain, other, strict=True):
+        shared = one.base.first.keys() & two.base.first.keys()
+        assert len(shared) >= 8
+        assert max(abs(one.base.first[token] - two.base.first[token]) for token in shared) < 1e-3
+        assert max(abs(two.adapted.first[token] - value) for token, value in two.base.first.items()) > 0.1
+        assert two.base.greedy == one.base.greedy
 
 
 def test_unsloth_agrees_with_trl(runs: dict[str, Run]) -> None:

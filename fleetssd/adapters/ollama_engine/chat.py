@@ -103,8 +103,9 @@ class Chat:
 
         def one(text: str) -> dict[str, float]:
             reply = self._reply(model, Prompt(text, 1), _ONE_TOKEN, TOP)
-            places = reply.logprobs or ()
-            return {str(t.token): float(t.logprob) for t in places[0].top_logprobs or ()} if places else {}
+            listed = (reply.logprobs[0].top_logprobs or ()) if reply.logprobs else ()
+            # Likeliest first: of tokens that are spelt alike the likeliest counts.
+            return {str(token.token): float(token.logprob) for token in reversed(listed)}
 
         return list(self._pool.map(one, prompts))
 
