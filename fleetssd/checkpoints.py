@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-Stage: TypeAlias = Literal["freeze", "sample", "train", "build", "install", "evaluate", "decide"]
+Stage: TypeAlias = Literal["freeze", "sample", "train", "build", "install", "evaluate", "challenge", "decide"]
 STAGES: tuple[Stage, ...] = ("freeze", "sample", "train", "build", "install", "evaluate", "decide")
+ORDER: tuple[Stage, ...] = (*STAGES[:-1], "challenge", STAGES[-1])
+"""How stages follow each other; `challenge` is one only of nights that carry a challenger."""
 Kind: TypeAlias = Literal["base", "adapter", "merged"]
 Road: TypeAlias = Literal["adapter-registry", "adapter-create", "merged-registry", "merged-create", "none"]
 """What is installed, and by which way: "<artefact>-<way>"; "none" is the base itself."""

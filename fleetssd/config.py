@@ -322,6 +322,7 @@ class Gate(Section):
     entropy_high: float = Field(default=2.0, gt=1)
     guard_margin: float = Field(default=0.10, gt=0, lt=1)
     guard_items: int = Field(default=30, ge=2)
+    challengers: int = Field(default=0, ge=0)
 
 
 GuardSet: TypeAlias = Literal["shell", "knowledge", "instructions", "harmless", "unsafe"]

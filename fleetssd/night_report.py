@@ -119,7 +119,7 @@ def compose(
         over_tuned=line["over_tuned"],
         over_teacher=line["over_teacher"],
         tests={name: evidence.get(name) for name in _TESTS},
-        notes=tuple(_notes(evidence, night.plan)),
+        notes=(*_notes(evidence, night.plan), *_challenger_notes(line["challenger"])),
         arms=_arms(line, evidence, night.plan),
         slices=_slices(line, evidence),
         probes=_probes(evidence),
@@ -194,6 +194,15 @@ def _budget_notes(share: Mapping[str, Any] | None) -> Sequence[str]:
         said += f"; so many looks at {100 * share['budget']:g} % each would promote a useless candidate with a chance "
         said += f"of up to {chance:.0%}"
     return [f"{said}.", *([f"Note: {share['changed']}."] if share["changed"] else [])]
+
+
+def _challenger_notes(told: Mapping[str, Any] | None) -> Sequence[str]:
+    """Say how the challenger that was asked beside stands."""
+    if told is None:
+        return []
+    words = {"promote": "is promoted", "carry": "is carried on", "drop": "is dropped"}
+    name = f"The challenger of night {told['origin']} ({told['artefact'][:12]})"
+    return [f"{name} {words[told['kind']]}: {told['reason']}."]
 
 
 def _origin(evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,8 @@ class NightPlan:
     every arm answers an issue `samples` times, from which pass@1 and pass@`k` are estimated. `teacher` asks the base
     at the decode of the training samples too. `references` are held-out records without tests, which are asked and
     which no gate reads. `rounds` counts the records that teach by whose work they are: round 0 is the base's.
-    `sandbox` is what answers run in.
+    `sandbox` is what answers run in. `challenger` is the digest of an earlier candidate that is asked the `fresh`
+    held-out ids beside; a plan without one says nothing of either.
     """
 
     night: int
@@ -94,10 +95,13 @@ class NightPlan:
     references: tuple[str, ...] = ()
     rounds: Mapping[str, int] = field(default_factory=dict)
     sandbox: str = "bubblewrap"
+    challenger: str = ""
+    fresh: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain mapping; `from_json` is its inverse."""
-        return asdict(self)
+        absent = () if self.challenger else ("challenger", "fresh")
+        return {name: value for name, value in asdict(self).items() if name not in absent}
 
     @classmethod
     def from_json(cls, table: dict[str, Any]) -> NightPlan:
@@ -106,7 +110,7 @@ class NightPlan:
         for name in ("sampling", "decode"):
             plain[name] = Sampling(**{**plain[name], "order": tuple(plain[name]["order"])})
         plain["lora"] = Lora(**{**plain["lora"], "targets": tuple(plain["lora"]["targets"])})
-        for name in ("train", "held_out", "tune", "tau_grid", "references"):
+        for name in ("train", "held_out", "tune", "tau_grid", "references", "fresh"):
             plain[name] = tuple(plain.get(name, ()))
         return cls(**plain)
 

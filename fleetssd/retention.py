@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from fleetssd.challengers import standing
 from fleetssd.checkpoints import Checkpoint, Night, Swap
 from fleetssd.serving import pending, rollback_target, served
 
@@ -13,8 +14,8 @@ def expendable(
 ) -> tuple[Checkpoint, ...]:
     """Return the checkpoints that may leave the engine, oldest first.
 
-    What stays: the bases, what serves, what served before it, what waits for dawn, what belongs to a night that
-    runs, and the `history` newest others that once served. Nothing goes while a swap is under way.
+    What stays: the bases, what serves, what served before it, what waits for dawn, the challenger, what belongs to
+    a night that runs, and the `history` newest others that once served. Nothing goes while a swap is under way.
     """
     if swaps and not swaps[-1].done:
         return ()
@@ -41,5 +42,7 @@ def _needed(nights: Sequence[Night], swaps: Sequence[Swap], checkpoints: Sequenc
     roles = (
         served(swaps, checkpoints), rollback_target(swaps, checkpoints), pending(nights, swaps, checkpoints)
     )  # fmt: skip
+    carried = standing(nights)
     bound = [one for one in checkpoints if one.kind == "base" or one.night in undecided]
+    bound += [one for one in checkpoints if carried is not None and one.digest == carried.digest]
     return [*bound, *(one for one in roles if one is not None)]

@@ -85,14 +85,6 @@ def e_value(deltas: Array, plan: Design) -> float:
     return math.exp(min(float(log_e(deltas, plan.stake)), math.log(1e300)))
 
 
-def carried(logs: Iterable[float]) -> float:
-    """Return the log e-value of a challenger over several nights: capital is carried on, so the e-values multiply.
-
-    Each night's issues must be fresh to it; asked the same issues again, a night adds no evidence about new ones.
-    """
-    return math.fsum(logs)
-
-
 def mcnemar_e(wins: int, losses: int, *, one_sided: bool = False) -> float:
     """Return the e-value of `wins` against `losses` discordant issues: 2^(b+c) B(b+1, c+1), a uniform prior's.
 

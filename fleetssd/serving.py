@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
+from fleetssd.challengers import promotions
 from fleetssd.checkpoints import Checkpoint, Night, Swap
 from fleetssd.errors import Corrupt
 
@@ -49,10 +50,10 @@ def pending(nights: Sequence[Night], swaps: Sequence[Swap], checkpoints: Sequenc
     One that was flipped to or refused does not wait; neither does one that was judged against something else than
     what is served now, because its evidence says nothing about replacing that.
     """
-    promoted = [night for night in nights if night.verdict is not None and night.verdict.kind == "promote"]
-    if not promoted or promoted[-1].verdict is None:
+    promoted = promotions(nights)
+    if not promoted:
         return None
-    night, digest = promoted[-1], promoted[-1].verdict.artefact
+    night, digest, _ = promoted[-1]
     tried = {swap.to_digest for swap in swaps if swap.kind == "refused" or (swap.kind == "flip" and swap.done)}
     path = _path(swaps)
     if digest in tried or (path and night.plan.get("incumbent", path[-1]) != path[-1]):

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from fleetssd.canary import Canary, running
+from fleetssd.challengers import ruled, standing
 from fleetssd.checkpoints import Checkpoint, Night, StageRow, Swap
 from fleetssd.origins import trained_round
 from fleetssd.records import Record
@@ -75,6 +76,7 @@ class Status:
     next: NextTimes
     warnings: tuple[str, ...] = ()
     canary: Canary | None = None
+    challenger: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ def build_status(
         next=upcoming,
         warnings=(UNWALLED,) if sandbox == "none" else (),
         canary=running(canary, now),
+        challenger=_challenger(nights),
     )
 
 
@@ -186,6 +189,7 @@ def _night_line(night: Night) -> dict[str, Any]:
         "artefact": verdict.artefact if verdict else None,
         **_scores(evidence),
         "stages": [_stage_line(row) for row in night.stages],
+        "challenger": _challenge_line(night),
         "records": len(night.plan.get("train", ())),
         "held_out": len(night.plan.get("held_out", ())),
         "rounds": dict(night.plan.get("rounds") or {}),
@@ -193,6 +197,23 @@ def _night_line(night: Night) -> dict[str, Any]:
         "started_at": to_json(night.started_at),
         "finished_at": to_json(night.finished_at),
     }
+
+
+def _challenger(nights: Sequence[Night]) -> dict[str, Any] | None:
+    """Return the candidate that is carried and its e-value so far; None where none is."""
+    found = standing(nights)
+    if found is None:
+        return None
+    names = ("digest", "night", "e_value", "needed", "fresh")
+    return {"nights": len(found.rounds), **{name: getattr(found, name) for name in names}}
+
+
+def _challenge_line(night: Night) -> dict[str, Any] | None:
+    """Return what a night says of the challenger that it asked; None where it asked none."""
+    row = ruled(night)
+    if row is None:
+        return None
+    return {name: row[name] for name in ("kind", "reason", "artefact", "origin", "e_value", "needed", "issues")}
 
 
 def _stage_line(row: StageRow) -> dict[str, Any]:

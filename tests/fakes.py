@@ -13,7 +13,7 @@ from typing import Any
 from fleetssd import buffer
 from fleetssd.admission import Admission, NotAdmittedError
 from fleetssd.artefact import Probe
-from fleetssd.checkpoints import STAGES, Answer, Checkpoint, Night, Sample, StageRow, Swap, VerdictRow
+from fleetssd.checkpoints import ORDER, Answer, Checkpoint, Night, Sample, StageRow, Swap, VerdictRow
 from fleetssd.checks import Preparation
 from fleetssd.diffs import PullDiff
 from fleetssd.errors import Corrupt, FleetError, Rejected
@@ -413,7 +413,7 @@ class MemoryStore:
         night = self._must(row.night)
         if row.stage not in {stage.stage for stage in night.stages}:
             stages = [*night.stages, replace(row, result=_json(row.result))]
-            ordered = tuple(sorted(stages, key=lambda stage: STAGES.index(stage.stage)))
+            ordered = tuple(sorted(stages, key=lambda stage: ORDER.index(stage.stage)))
             self.by_number[row.night] = replace(night, stages=ordered)
 
     def fail_night(self, number: int, reason: str, now: datetime) -> None:

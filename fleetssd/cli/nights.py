@@ -141,6 +141,9 @@ def _summary(now: Status) -> Table:
     if tried := now.canary:
         until = moment(to_json(tried.expires_at))
         rows["canary"] = f"{escape(tried.model)} ({tried.mode}, {tried.share:.1%} of tasks) until {until} UTC"
+    if held := now.challenger:
+        capital = f"e-value {held['e_value']:.3g} of {held['needed']:.3g} needed"
+        rows["challenger"] = f"{short(held['digest'])} of night {held['night']}: {capital}, {held['nights']} nights"
     if now.unproven:
         rows["unproven"] = f"[red]{now.unproven.kind} to {short(now.unproven.to_digest)} was begun and not proven[/]"
     for warning in now.warnings:
@@ -191,6 +194,9 @@ def _head(line: dict[str, Any]) -> Table:
         "gain over the teacher decode": points(line["over_teacher"]),
         "started": f"{moment(line['started_at'])} UTC, finished {moment(line['finished_at'])}",
     }
+    if told := line["challenger"]:
+        said = f"{told['kind']}; {escape(told['reason'])}"
+        rows["challenger"] = f"{told['artefact'][:12]} of night {told['origin']}: {said}"
     for name, value in rows.items():
         grid.add_row(f"[dim]{name}[/]", value)
     return grid

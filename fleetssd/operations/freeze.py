@@ -52,6 +52,10 @@ def freeze(settings: Settings, store: Store, engine: Engine, now: datetime) -> N
         teacher=settings.evaluation.teacher_decode and settings.recipe.arm != "merged",
         sandbox=settings.evaluation.sandbox,
     )
+    if settings.gate.challengers:
+        from fleetssd.operations.challenge import challenged  # noqa: PLC0415  numpy, which the daemon does without
+
+        plan = challenged(plan, settings, store, engine, parted(settings, weighed, executed(admissions))[1])
     return store.open_night(plan.to_json(), plan.arm, now)
 
 

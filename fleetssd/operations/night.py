@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from fleetssd.operations import judge, learn, outlook
 from fleetssd.operations.admission import Verifier
 from fleetssd.operations.audit import ReadFolders, refuse_callers
 from fleetssd.operations.capabilities import known
+from fleetssd.operations.challenge import challenge
 from fleetssd.operations.evaluate import (
     BASE,
     CANDIDATE,
@@ -271,9 +273,27 @@ def _decide(shop: Workshop, plan: NightPlan) -> None:
     started = shop.clock.now()
     candidate = _checkpoint(shop, plan)
     verdict = judge.judge(plan, shop.store, shop.settings, candidate.digest, candidate.tau, shop.clock.now())
+    if plan.challenger:
+        _challenge(shop, plan, promoted=verdict.kind == "promote")
     shop.store.decide(verdict, plan.train, started)
     log.info("night_decided", night=plan.night, verdict=verdict.kind, artefact=verdict.artefact, reason=verdict.reason)
     _report(shop, plan.night)
+
+
+def _challenge(shop: Workshop, plan: NightPlan, *, promoted: bool) -> None:
+    """Let the challenger have its round before the night closes; once its row is written it is not asked again."""
+    if any(row.stage == "challenge" for row in _reload(shop, plan.night).stages):
+        return
+    with shop.sandbox() as sandbox:
+        challenge(
+            plan,
+            _examiner(shop, plan, sandbox),
+            shop.settings,
+            partial(_problems, shop),
+            promoted=promoted,
+            started=shop.clock.now(),
+            now=shop.clock.now,
+        )
 
 
 def _report(shop: Workshop, number: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from fleetssd import precondition, sequential
 from fleetssd.budget import Share, looks, tonight
+from fleetssd.challengers import HALF
 from fleetssd.checkpoints import Answer
 from fleetssd.config import Gate, Settings
 from fleetssd.errors import Rejected
@@ -23,7 +24,8 @@ BEFORE = "base before the night"
 
 def share_of(plan: NightPlan, store: Store, policy: Gate) -> Share:
     """Return tonight's share of the error budget: a function of the verdicts on file, so a restart changes nothing."""
-    return tonight(looks(store.nights(), plan.night, policy.alpha), policy.budget, policy.alpha)
+    alpha = HALF * policy.alpha if policy.challengers else policy.alpha
+    return tonight(looks(store.nights(), plan.night, policy.alpha), policy.budget, alpha)
 
 
 def look_ahead(plan: NightPlan, settings: Settings, examiner: Examiner, issues: Sequence[Problem]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from fleetssd.challengers import promotions
 from fleetssd.checkpoints import Actor, Checkpoint, Swap, SwapKind
 from fleetssd.config import Settings
 from fleetssd.errors import Corrupt, FleetError, Misconfigured, Rejected, Transient
@@ -227,8 +228,11 @@ def _line(kind: SwapKind, actor: Actor, origin: Checkpoint, target: Checkpoint) 
 
 
 def _verdict(store: Store, checkpoint: Checkpoint) -> str:
-    night = store.night(checkpoint.night) if checkpoint.night is not None else None
-    return f"night {night.number}: {night.verdict.reason}" if night and night.verdict else "asked for"
+    for night, digest, reason in reversed(promotions(store.nights())):
+        if digest == checkpoint.digest:
+            return f"night {night.number}: {reason}"
+    made = store.night(checkpoint.night) if checkpoint.night is not None else None
+    return f"night {made.number}: {made.verdict.reason}" if made and made.verdict else "asked for"
 
 
 def _finish(store: Store, swap: Swap, now: datetime, proof: Mapping[str, Any]) -> Swap:

@@ -361,6 +361,17 @@ def test_stage_is_written_once(store: Store) -> None:
     assert night.stages[1:] == (sample, train)
 
 
+def test_a_challengers_row_comes_before_the_nights_own(store: Store) -> None:
+    """A night that carries a challenger has one more stage, between the evaluation and the verdict."""
+    store.open_night({"night": 1}, "ssd", NOW)
+    rows = {name: StageRow(1, name, {}, NOW, NOW) for name in ("decide", "challenge", "evaluate")}  # type: ignore[arg-type]
+    for row in rows.values():
+        store.finish_stage(row)
+    night = store.night(1)
+    assert night is not None
+    assert [row.stage for row in night.stages] == ["freeze", "evaluate", "challenge", "decide"]
+
+
 def test_stage_of_an_unknown_night_is_corrupt(store: Store) -> None:
     """A stage belongs to a night."""
     with pytest.raises(Corrupt):

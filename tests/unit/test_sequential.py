@@ -107,11 +107,6 @@ def test_an_e_value_is_a_finite_number() -> None:
     assert sequential.e_value(np.ones(5000), PLAN) == pytest.approx(1e300)
 
 
-def test_a_challenger_carries_its_capital_on() -> None:
-    """E-values of fresh issues multiply over nights."""
-    assert sequential.carried([math.log(4), math.log(6)]) == pytest.approx(math.log(24))
-
-
 @given(eighths, st.data())
 def test_a_better_answer_never_lowers_the_capital(raw: list[int], data: st.DataObject) -> None:
     """Law: raise any delta, and the e-value does not fall; what was promoted still is."""

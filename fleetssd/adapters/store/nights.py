@@ -11,7 +11,7 @@ from sqlmodel import Session, col, func, select
 
 from fleetssd.adapters.store import tables
 from fleetssd.adapters.store.engine import Database, add_all, add_missing
-from fleetssd.checkpoints import STAGES, Answer, Night, NightState, Sample, Stage, StageRow, VerdictRow
+from fleetssd.checkpoints import ORDER, Answer, Night, NightState, Sample, Stage, StageRow, VerdictRow
 from fleetssd.errors import Corrupt
 
 
@@ -128,6 +128,6 @@ def _night(session: Session, row: tables.Nights) -> Night:
         started_at=row.started_at,
         finished_at=row.finished_at,
         failure=row.failure,
-        stages=tuple(sorted(values, key=lambda value: STAGES.index(value.stage))),
+        stages=tuple(sorted(values, key=lambda value: ORDER.index(value.stage))),
         verdict=VerdictRow(**verdict.model_dump()) if verdict else None,
     )
