@@ -143,7 +143,9 @@ def _summary(now: Status) -> Table:
         rows["canary"] = f"{escape(tried.model)} ({tried.mode}, {tried.share:.1%} of tasks) until {until} UTC"
     if held := now.challenger:
         capital = f"e-value {held['e_value']:.3g} of {held['needed']:.3g} needed"
-        rows["challenger"] = f"{short(held['digest'])} of night {held['night']}: {capital}, {held['nights']} nights"
+        rows["challenger"] = (
+            f"{short(held['digest'])} of night {held['night']}: {capital} (nights asked: {held['nights']})"
+        )
     if now.unproven:
         rows["unproven"] = f"[red]{now.unproven.kind} to {short(now.unproven.to_digest)} was begun and not proven[/]"
     for warning in now.warnings:

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from fleetssd import sequential
+from fleetssd.admission import NotAdmittedError
 from fleetssd.challengers import Challenger, Round, Ruling, misfit, rule, standing
 from fleetssd.checkpoints import Checkpoint, Night, StageRow
 from fleetssd.config import Settings
@@ -36,16 +37,24 @@ def challenged(plan: NightPlan, settings: Settings, store: Store, engine: Engine
     found = standing(store.nights())
     if found is None:
         return plan
-    why = misfit(found, plan.to_json(), settings.gate.model_dump(mode="json"))
-    point = store.checkpoint(found.digest)
-    if point is None or engine.digest_of(point.model) != point.served_digest:
-        why = why or "the engine does not have it as it was evaluated"
-    taught = set(_leaks(store, settings, found, seen := [one for one in judging if one not in found.seen]))
-    fresh = tuple(one for one in seen if one not in taught)[: settings.evaluation.max_problems]
-    if why or not fresh:
+    why = misfit(found, plan.to_json(), settings.gate.model_dump(mode="json")) or _gone(found, store, engine)
+    fresh = () if why else _fresh(found, settings, store, judging)
+    if not fresh:
         log.info("challenger_not_asked", artefact=found.digest, reason=why or "no held-out issue is fresh to it")
         return plan
     return replace(plan, challenger=found.digest, fresh=fresh)
+
+
+def _gone(found: Challenger, store: Store, engine: Engine) -> str:
+    point = store.checkpoint(found.digest)
+    served = point is not None and engine.digest_of(point.model) == point.served_digest
+    return "" if served else "the engine does not have it as it was evaluated"
+
+
+def _fresh(found: Challenger, settings: Settings, store: Store, judging: Sequence[str]) -> tuple[str, ...]:
+    unseen = [one for one in judging if one not in found.seen]
+    taught = _leaks(store, settings, found, unseen)
+    return tuple(one for one in unseen if one not in taught)[: settings.evaluation.max_problems]
 
 
 def challenge(
@@ -58,45 +67,66 @@ def challenge(
     """
     store = examiner.store
     found, point = _on_file(plan, store)
-    asked: Round | None = None
-    numbers: dict[str, Any] = {}
-    if promoted:
-        ruling = Ruling("drop", "tonight's candidate was promoted")
-    elif leaks := _leaks(store, settings, found, plan.fresh):
-        ruling = Ruling("drop", f"{len(leaks)} fresh issues overlap with what it was trained on")
-    elif examiner.engine.digest_of(point.model) != point.served_digest:
-        ruling = Ruling("drop", "the engine does not have it as it was evaluated any more")
+    why = "tonight's candidate was promoted" if promoted else _obstacle(plan, examiner, settings, found)
+    if why:
+        after, ruling = found, Ruling("drop", why)
     else:
-        arms = _arms(plan, settings, point, _night(store, found.night))
+        after, ruling = _heard(plan, examiner, settings, found, point, pose)
+    result = _row(plan, settings, found, after, ruling)
+    result |= {"model": point.model, "engine": f"{settings.engine.kind} {examiner.engine.version()}"}
+    if after.rounds != found.rounds:
+        result |= {"lift_k": _lift_k(plan, store, after), "overlap": 0}
+    store.finish_stage(StageRow(plan.night, "challenge", result, started, now()))
+    log.info("challenger_ruled", night=plan.night, artefact=found.digest, ruling=ruling.kind, reason=ruling.reason)
+    return ruling
+
+
+def _obstacle(plan: NightPlan, examiner: Examiner, settings: Settings, found: Challenger) -> str:
+    """Say why the challenger may not be asked, by what holds now: an interrupted night may meet other settings."""
+    if not settings.gate.challengers:
+        return "challengers were switched off"
+    if changed := misfit(found, plan.to_json(), settings.gate.model_dump(mode="json")):
+        return f"changed since its own night: {changed}"
+    if leaks := _leaks(examiner.store, settings, found, plan.fresh):
+        return f"{len(leaks)} fresh issues overlap with what it was trained on"
+    return _gone(found, examiner.store, examiner.engine)
+
+
+def _heard(
+    plan: NightPlan, examiner: Examiner, settings: Settings, found: Challenger, point: Checkpoint,
+    pose: Callable[[Sequence[str]], list[Problem]],
+) -> tuple[Challenger, Ruling]:  # fmt: skip
+    """Ask the challenger and its rivals; return it with tonight's round, and the ruling on it."""
+    store, arms = examiner.store, _arms(plan, settings, point, _night(examiner.store, found.night))
+    try:
         examiner.examine(arms, pose(plan.fresh))
-        asked = _round(plan, store, settings, found, arms)
-        found = found.after(asked)
-        lift_k = _lift_k(plan, store, found)
-        ruling = rule(found, settings.gate, night=plan.night, lift_k=lift_k, hopeless=_bet(settings, found).hopeless)
-        if examiner.engine.digest_of(point.model) != point.served_digest:
-            ruling = Ruling("drop", "it changed while it was evaluated")
-        numbers = {"lift_k": lift_k, "void_runs": asked.voids, "overlap": 0}
-    result = {
+    except NotAdmittedError as error:  # no reason to fail a night that has its verdict
+        return found, Ruling("drop", f"it could not be asked: {error.message}")
+    after = found.after(_round(plan, store, settings, found, arms))
+    if gone := _gone(found, store, examiner.engine):
+        return after, Ruling("drop", gone)
+    lift_k, hopeless = _lift_k(plan, store, after), _bet(settings, found).hopeless
+    return after, rule(after, settings.gate, night=plan.night, lift_k=lift_k, hopeless=hopeless)
+
+
+def _row(plan: NightPlan, settings: Settings, found: Challenger, after: Challenger, ruling: Ruling) -> dict[str, Any]:
+    asked = after.rounds[len(found.rounds) :]
+    return {
         **asdict(ruling),
         "artefact": found.digest,
-        "model": point.model,
         "origin": found.night,
         "base": plan.base,
         "incumbent": plan.incumbent,
         "look": found.look,
         "level": found.level,
         "stake": found.stake,
-        "e_value": found.e_value,
+        "e_value": after.e_value,
         "needed": found.needed,
-        "issues": found.fresh,
-        "engine": f"{settings.engine.kind} {examiner.engine.version()}",
+        "issues": after.fresh,
         "seed": plan.seed,
-        "round": None if asked is None else asdict(asked),
-        **numbers,
+        "policy": settings.gate.model_dump(mode="json"),
+        "round": asdict(asked[0]) if asked else None,
     }
-    store.finish_stage(StageRow(plan.night, "challenge", result, started, now()))
-    log.info("challenger_ruled", night=plan.night, artefact=found.digest, ruling=ruling.kind, reason=ruling.reason)
-    return ruling
 
 
 def _arms(plan: NightPlan, settings: Settings, point: Checkpoint, origin: Night) -> list[Arm]:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fleetssd.adapters.store import SqlStore
 from fleetssd.checkpoints import STAGES, Checkpoint, Night
+from fleetssd.cli import nights  # noqa: F401  the verbs register themselves
+from fleetssd.cli.app import main
 from fleetssd.gitea import PullKey
 from fleetssd.operations import retention, swap
 from fleetssd.operations.challenge import CHALLENGER, RIVAL, TUNED_RIVAL
+from fleetssd.operations.night import run_night, tonight
 from fleetssd.operations.publish import read_night
 from fleetssd.operations.report import read_report
 from fleetssd.ports import Completion, Prompt
@@ -59,8 +64,8 @@ def first(scene: Scene, gate: dict[str, Any] | None = None) -> Checkpoint:
 
 def later(scene: Scene, fresh: range, **tables: dict[str, Any]) -> Night:
     """Run a further night, another candidate's, after these issues were held out."""
-    nights = len(scene.store.nights())
-    merge(scene, range(9000 + nights, 9001 + nights), "train")
+    number = 9000 + len(scene.store.nights())
+    merge(scene, range(number, number + 1), "train")
     merge(scene, fresh, "held_out")
     scene.clock.moment += timedelta(days=1)
     return scene.run(**{"gate": GATE, **tables})
@@ -188,7 +193,7 @@ def test_faults_never_help(scene: Scene) -> None:
     )
     told = ruling(later(scene, range(1000, 1012)))
     assert told["e_value"] < 1.0
-    assert told["void_runs"] == told["round"]["samples"]
+    assert told["round"]["voids"] == told["round"]["samples"]
 
 
 def test_a_night_that_was_killed_asks_on(scene: Scene) -> None:
@@ -208,3 +213,43 @@ def test_a_night_that_was_killed_asks_on(scene: Scene) -> None:
     assert night.number == 2
     assert 0 < have < len(scene.store.answers(2, CHALLENGER))
     assert ruling(night)["kind"] == "carry"
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"), [({"effect": 0.1}, "changed since its own night: gate"), ({"challengers": 0}, "switched off")]
+)
+def test_settings_that_change_in_a_night_drop_it(scene: Scene, changed: dict[str, Any], why: str) -> None:
+    """The plan was frozen with a challenger; it is not asked by another rule, nor once challengers are off."""
+    first(scene)
+    merge(scene, range(1000, 1012), "held_out")
+    merge(scene, range(9001, 9002), "train")
+    night = tonight(scene.shop(gate=GATE))
+    told = ruling(run_night(scene.shop(gate={**GATE, **changed}), night))
+    assert (told["kind"], told["round"]) == ("drop", None)
+    assert why in told["reason"]
+
+
+def test_a_database_remembers_it_and_the_verbs_show_it(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Over a real database the same two nights carry the same challenger, and a person reads its e-value."""
+    data = tmp_path / "data"
+    real = SqlStore.open(f"sqlite:///{data / 'fleetssd.sqlite3'}")
+    remembered = scene.store
+    scene.store = real  # type: ignore[assignment]
+    for found in remembered.records():
+        real.put_pull(PullKey("http://forge", 1, found.pull), "t", found, START)
+        real.settle([found], START)
+    made = first(scene)
+    told = ruling(later(scene, range(1000, 1012)))
+    real.close()
+    assert (told["kind"], told["artefact"]) == ("carry", made.digest)
+    (tmp_path / "f.toml").write_text(
+        f'data_dir = "{data}"\n[forge]\nurl = "http://forge"\ntoken_file = "token"\n'
+        '[fleet]\nagents = ["agent-*"]\nrepositories = ["fleet/*"]\n'
+    )
+    for verb in (["status"], ["nights", "show", "2"]):
+        main(["--config", str(tmp_path / "f.toml"), *verb])
+        shown = " ".join(capsys.readouterr().out.split())
+        assert f"{made.digest[:12]} of night 1" in shown
+        assert f"e-value {told['e_value']:.3g} of {told['needed']:.3g} needed" in shown
