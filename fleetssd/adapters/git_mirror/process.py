@@ -38,6 +38,7 @@ _SETTINGS = {
     "maintenance.auto": "false",
     "fetch.recurseSubmodules": "false",
     "fetch.writeCommitGraph": "false",
+    "fetch.unpackLimit": "1",  # one pack, synced once, and not a file an object
     "http.followRedirects": "false",
     "protocol.version": "2",
     "credential.helper": "",
@@ -82,12 +83,14 @@ class Repository:
 
         Raises Misconfigured where git is missing.
         """
-        mirror = cls(path, environment)
+        number = environment.get("GIT_CONFIG_COUNT", "0")
+        remote = {f"GIT_CONFIG_KEY_{number}": "remote.origin.url", f"GIT_CONFIG_VALUE_{number}": url}
+        mirror = cls(path, {**environment, **remote, "GIT_CONFIG_COUNT": str(int(number) + 1)})
         address = path / ADDRESS
-        if not address.exists() or address.read_text() != url:  # two processes less for a mirror that is known
+        if not address.exists():
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             mirror.run("init", "--bare", "--quiet", "--template=", f"--object-format={names}", str(path))
-            mirror.run("config", "remote.origin.url", url)
+        if not address.exists() or address.read_text() != url:
             address.write_text(url)
         return mirror
 
@@ -107,7 +110,7 @@ class Repository:
 
     def fetch_blobs(self, blobs: Collection[str]) -> None:
         """Fetch these objects, as far as they are not here, in one request."""
-        if not blobs:
+        if not blobs or self._whole:
             return
         # Asking for a missing object would fetch it alone, so ask what is here instead.
         listed = self.read("cat-file", "--batch-all-objects", "--unordered", "--batch-check=%(objectname)")
@@ -115,6 +118,11 @@ class Repository:
         if missing:
             with suppress(MissingRef):  # a server that gives out no single objects; git then asks in its own way
                 self.fetch(sorted(missing))
+
+    @property
+    def _whole(self) -> bool:
+        """Whether nothing was ever left out of a fetch: git notes in the mirror's own settings where something was."""
+        return b"promisor" not in (self.path / "config").read_bytes()
 
     def heads(self, numbers: Collection[int]) -> dict[int, str]:
         """Return the fetched heads of pull requests: {number: commit}."""
