@@ -100,13 +100,18 @@ def by_likelihoods(
     `base` and `served` are the engine's first-token log-probabilities by prompt; a served model with τ baked in has
     logits divided by `tau`. Log-odds between tokens of one prompt are compared, for a baked temperature changes the
     rest. An adapter can make tokens likely that the engine's list for the base has not: there the trainer's base
-    stands in.
+    stands in. Where the served lists are too sharp to read, only that their tokens are the trained ones is asked, and
+    the effect stays 0.
     """
     heard = list(zip(witnesses, base, served, strict=True))
     floor = [pair for witness, plain, _ in heard for pair in _noise(witness, plain)]
     rows = [row for witness, plain, adapted in heard for row in _changes(witness, plain, adapted, tau)]
     noise = fmean(abs(one - other) for one, other in floor) if floor else 0.0
     bound = max(TOLERANCE, NOISE * noise)
+    visible = sum(value > FLOOR for column in served for value in column.values())
+    sharp = visible < OVERLAP * len(floor)  # a baked temperature leaves too little of a sure model's list to read
+    if sharp and len(rows) >= max(1.0, OVERLAP * visible):
+        return Fidelity("likelihoods", len(rows), noise, 0.0, 0.0, bound, None, "")
     if len(rows) < FEW or len(rows) < OVERLAP * len(floor):
         flaw = f"finds other tokens likely than what was trained: {len(rows)} in common, {len(floor)} with the base"
         return Fidelity("likelihoods", len(rows), noise, 0.0, 0.0, bound, None, flaw)

@@ -59,7 +59,8 @@ class Smoke:
                 hint="Compare `ollama show` of both.",
             )
         fidelity = self._compare(base, found, tau) if self.witnesses else None
-        flaw = _flaw(base.answers, found.answers, changed=fidelity is not None and fidelity.by == "likelihoods")
+        told = fidelity is not None and fidelity.by == "likelihoods" and fidelity.effect > 0
+        flaw = _flaw(base.answers, found.answers, changed=told)
         flaw = flaw or (fidelity.flaw if fidelity else "")
         if flaw:
             raise Rejected(f"{model} {flaw}", hint=HINT)

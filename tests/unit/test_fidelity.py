@@ -106,6 +106,16 @@ def test_other_tokens_are_another_model() -> None:
     assert "other tokens" in found.flaw
 
 
+@pytest.mark.parametrize(("likeliest", "refused"), [("t1", False), ("other", True)])
+def test_a_list_too_sharp_to_read_only_names_its_tokens(likeliest: str, refused: bool) -> None:
+    """A sure model with a low temperature baked in shows one token a prompt: it must be the trained one."""
+    world = World(0, 1.0)
+    sure = [Witness(one.prompt, one.base, Said({"t1": -0.001, "t2": -16.0}, "")) for one in world.witnesses]
+    served = [{likeliest: -1e-9, "t2": -80.0} for _ in sure]
+    found = by_likelihoods(sure, world.heard(0.0), served, 0.2)
+    assert (bool(found.flaw), found.strength, found.effect) == (refused, None, 0.0)
+
+
 def test_infinite_and_vanishing_probabilities_are_left_out() -> None:
     """A tail that underflowed says nothing and breaks nothing."""
     world = World(1, 1.0)
