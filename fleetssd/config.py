@@ -102,7 +102,7 @@ class Engine(Section):
     models_dir: Path | None = None
     adapters_dir: Path | None = None
     reload_command: tuple[str, ...] = ()
-    history: int = Field(default=3, ge=0)
+    history: int = Field(default=3, ge=-1)
     concurrency: int = Field(default=4, ge=1)
 
     @model_validator(mode="after")

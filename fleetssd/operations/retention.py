@@ -29,13 +29,15 @@ class Swept:
 
 
 def sweep(store: Store, engine: Engine, settings: Settings, now: datetime, needed: Collection[str] = ()) -> Swept:
-    """Remove what may go, under the lease of swaps, and say what went; while a night runs nothing goes.
+    """Remove what may go, under the lease of swaps, and say what went.
+
+    While a night runs nothing goes, and nothing ever where the settings keep everything (`engine.history` of -1).
 
     What is `needed` (digests) stays, whatever the swap log says. A name that serves something else than we installed
     is left alone. Raises Transient where a swap runs.
     """
     nights, checkpoints = store.nights(), store.checkpoints()
-    if any(night.state == "running" for night in nights):
+    if settings.engine.history < 0 or any(night.state == "running" for night in nights):
         return Swept((), ())
     with alone(store, "dawn", now):
         gone = expendable(nights, store.swaps(), checkpoints, settings.engine.history)

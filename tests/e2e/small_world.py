@@ -246,7 +246,8 @@ class SmallWorld:
             "forge": {"url": "http://127.0.0.1:9", "token_file": str(token), "timeout_seconds": 1.0},
             "fleet": {"agents": ["agent-*"], "repositories": ["fleet/*"]},
             "records": {"prompt_template": "{body}", "solution_format": "code"},
-            "engine": {"url": self.url, "base_model": BASE, "alias": ALIAS, "concurrency": 1},
+            # Worlds share one engine: what one of them has no use for, another serves.
+            "engine": {"url": self.url, "base_model": BASE, "alias": ALIAS, "concurrency": 1, "history": -1},
             "base": {"weights": str(self.base / "hf"), "gguf": str(self.base / "base-q8_0.gguf")},
             "recipe": {
                 "prompts": 24, "max_tokens": 48, "rank": 4, "alpha": 8.0, "learning_rate": 1e-2, "batch": 4,

@@ -56,6 +56,13 @@ def test_while_a_night_runs_nothing_goes(store: MemoryStore, engine: FakeEngine)
     assert sweep(store, engine, SETTINGS, NOW) == Swept((), ())
 
 
+def test_an_engine_that_others_use_too_can_be_left_alone(store: MemoryStore, engine: FakeEngine) -> None:
+    """With a history of -1 nothing is removed: another database may know what this one has no use for."""
+    store.fail_night(1, "x", NOW)
+    kept = SETTINGS.model_copy(update={"engine": SETTINGS.engine.model_copy(update={"history": -1})})
+    assert sweep(store, engine, kept, NOW) == Swept((), ())
+
+
 def test_while_a_swap_runs_nothing_goes(store: MemoryStore, engine: FakeEngine) -> None:
     """The lease is another's: deleting beside a copy could take what only the alias refers to."""
     store.fail_night(1, "x", NOW)
