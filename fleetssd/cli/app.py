@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from fleetssd.config import Settings, load
 from fleetssd.errors import FleetError, Misconfigured
@@ -82,9 +83,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         code = app(args=argv, standalone_mode=False)
     except FleetError as error:
-        err.print(f"[bold red]error:[/] {error.message}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]error:[/] {escape(error.message)}", highlight=False, soft_wrap=True)
         if error.hint:
-            err.print(f"[yellow]hint:[/] {error.hint}", highlight=False, soft_wrap=True)
+            err.print(f"[yellow]hint:[/] {escape(error.hint)}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)

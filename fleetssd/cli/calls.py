@@ -39,7 +39,7 @@ def calls(
     limit: Annotated[int, typer.Option(min=1, help="Newest calls shown.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Say who answered which call. The gateway leaves one row a call; prompts are not in it unless [telemetry] texts.
+    """Say who answered which call. The gateway leaves one row a call, without prompts unless telemetry.texts is set.
 
     Examples: fleetssd calls --request 4f1c; fleetssd calls --at 03:12; fleetssd calls --task fleet/app#12 --json;
     fleetssd calls --errors --since 2h --agent bot-1; fleetssd calls --by-checkpoint --since 7d

@@ -32,7 +32,7 @@ def guards(
 ) -> None:
     """Show the guard tasks: a candidate that forgets them is not promoted, however many issues it solves.
 
-    A set of your own is a file of JSON Lines, named in [guards] files; each item proves its own check.
+    A set of your own is a file of JSON Lines, named in guards.files; each item proves its own check.
     Examples: fleetssd guards; fleetssd guards shell; fleetssd guards --check house.jsonl
     """
     if check is not None:

@@ -21,7 +21,7 @@ def mirror(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Show how far the memory server ([mirror]) was told of the merged records, and what it refused.
+    """Show how far the memory server of mirror.url was told of the merged records, and what it refused.
 
     Examples: fleetssd mirror; fleetssd mirror --retry
     """

@@ -9,6 +9,7 @@ import sys
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from fleetssd import wiring
 from fleetssd.adapters.rich_bar import bar
@@ -31,7 +32,7 @@ def run(context: typer.Context) -> None:
 @app.command()
 def night(
     context: typer.Context,
-    now: Annotated[bool, typer.Option("--now", help="Do not wait for the hour in [schedule].")] = False,
+    now: Annotated[bool, typer.Option("--now", help="Do not wait for the hour of schedule.night.")] = False,
 ) -> None:
     """Run a night by hand, or continue the one that was interrupted; what is served stays as it is.
 
@@ -74,4 +75,5 @@ def _follow(process: subprocess.Popen[str]) -> None:
             if event["event"] == "progress":
                 shown.update(task, completed=event["done"], total=event["total"] or None, description=event["what"])
             elif event["event"] == "verdict":
-                out.print(f"night {event['night']}: [bold]{event['verdict']}[/] {event['reason']}", highlight=False)
+                said = f"night {event['night']}: [bold]{event['verdict']}[/] {escape(event['reason'])}"
+                out.print(said, highlight=False)

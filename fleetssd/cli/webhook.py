@@ -31,7 +31,7 @@ PAUSE = 0.1
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Url = Annotated[
     str | None,
-    typer.Option("--url", help="The daemon's /webhook as the forge sees it; default: [web] host and port."),
+    typer.Option("--url", help="The daemon's /webhook as the forge sees it; default: web.host and web.port."),
 ]
 Org = Annotated[list[str] | None, typer.Option("--org", help="An organisation instead of its repositories.")]
 Repository = Annotated[

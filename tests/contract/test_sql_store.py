@@ -301,6 +301,7 @@ def test_read_only_database_is_misconfigured(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="readonly"):
         store.set_cursors(["forge"], NOW)
     store.close()
+    assert not Path("file:").exists()
 
 
 def test_full_disk_is_misconfigured(tmp_path: Path) -> None:

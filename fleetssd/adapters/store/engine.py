@@ -146,8 +146,8 @@ def _engine(url: str, busy_seconds: float) -> Engine:
 
 
 def _make_folder(database: str | None) -> None:
-    if not database or database == ":memory:":
-        return
+    if not database or database == ":memory:" or database.startswith("file:"):
+        return  # a URI of SQLite's is no path: its folder is there, or it is in memory
     folder = Path(database).parent
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
