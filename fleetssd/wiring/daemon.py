@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from fleetssd.config import Settings
 from fleetssd.ports import Clock, Forge, Grounds, Memory, Mirror, Sandbox
 from fleetssd.records import Redact
 from fleetssd.wiring.engine import open_engine
-from fleetssd.wiring.examining import open_grounds, open_sandbox
+from fleetssd.wiring.examining import lent_sandbox, open_grounds
 from fleetssd.wiring.forge import open_forge, open_memory, open_mirror, open_secrets
 from fleetssd.wiring.process import open_clock, open_store
 
@@ -58,7 +59,7 @@ def open_daemon(settings: Settings) -> DaemonParts:
         secrets=open_secrets(settings),
         engine=engine,
         clock=clock,
-        sandbox=_once(stack, lambda: open_sandbox(settings)),
+        sandbox=cache(lambda: stack.enter_context(lent_sandbox(settings))),
         grounds=open_grounds(settings),
         app=lambda hint: _app(settings, store, clock, hint),
         close=stack.close,
@@ -73,16 +74,3 @@ def _app(settings: Settings, store: SqlStore, clock: Clock, hint: Callable[[], N
     return build_app(
         lambda: read_report(settings, store, clock.now(), store.canary()), routes(settings, store, clock, hint)
     )
-
-
-def _once(stack: ExitStack, make: Callable[[], Sandbox]) -> Callable[[], Sandbox]:
-    """Make a sandbox at the first call, return the same one after, and close it with the stack."""
-    made: list[Sandbox] = []
-
-    def get() -> Sandbox:
-        if not made:
-            made.append(make())
-            stack.callback(made[0].close)
-        return made[0]
-
-    return get

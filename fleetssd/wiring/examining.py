@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,14 +35,9 @@ def open_sandbox(settings: Settings) -> Sandbox:
     return sandboxes.ContainerSandbox(e.sandbox, e.sandbox_image, limits, workers=e.sandbox_workers)
 
 
-@contextmanager
-def lent_sandbox(settings: Settings) -> Iterator[Sandbox]:
+def lent_sandbox(settings: Settings) -> AbstractContextManager[Sandbox]:
     """Open the sandbox, and close it with the block."""
-    sandbox = open_sandbox(settings)
-    try:
-        yield sandbox
-    finally:
-        sandbox.close()
+    return closing(open_sandbox(settings))
 
 
 def open_grounds(settings: Settings) -> Grounds:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,30 +24,20 @@ def open_forge(settings: Settings) -> GiteaForge:
     return GiteaForge(settings.forge, settings.fleet)
 
 
-@contextmanager
-def open_hooks(settings: Settings, token_file: Path | None) -> Iterator[Hooks]:
+def open_hooks(settings: Settings, token_file: Path | None) -> AbstractContextManager[Hooks]:
     """Open the forge's webhooks with the token of that file, or the daemon's own, and close them with the block."""
     from fleetssd.adapters.gitea_admin import GiteaHooks  # noqa: PLC0415
     from fleetssd.adapters.gitea_http import read_token  # noqa: PLC0415
 
-    hooks = GiteaHooks(settings.forge.url, read_token(token_file or settings.forge.token_file))
-    try:
-        yield hooks
-    finally:
-        hooks.close()
+    return closing(GiteaHooks(settings.forge.url, read_token(token_file or settings.forge.token_file)))
 
 
-@contextmanager
-def open_issues(settings: Settings, token_file: Path | None) -> Iterator[Issues]:
+def open_issues(settings: Settings, token_file: Path | None) -> AbstractContextManager[Issues]:
     """Open the forge's issues with the token of that file, or the daemon's own, and close them with the block."""
     from fleetssd.adapters.gitea_admin import GiteaIssues  # noqa: PLC0415
     from fleetssd.adapters.gitea_http import read_token  # noqa: PLC0415
 
-    issues = GiteaIssues(settings.forge.url, read_token(token_file or settings.forge.token_file))
-    try:
-        yield issues
-    finally:
-        issues.close()
+    return closing(GiteaIssues(settings.forge.url, read_token(token_file or settings.forge.token_file)))
 
 
 def read_webhook_secret(settings: Settings) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from fleetssd.config import Settings
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from fleetssd.adapters.key_file import KeyFile
-    from fleetssd.adapters.store import SqlStore
     from fleetssd.web.recorder import Recorder
 
 
@@ -29,12 +29,11 @@ def open_gateway(settings: Settings) -> ASGIApp:
     from fleetssd.web.upstream import Upstream  # noqa: PLC0415
 
     alias, keys, held = settings.engine.alias, open_keys(settings), _held(settings)
-    opened: list[SqlStore] = []
+    opened = cache(lambda: open_store(settings))
 
     def look() -> Routing:
-        if not opened:
-            opened.append(open_store(settings))
-        found = routing(alias, opened[0].swaps(), opened[0].checkpoints(), opened[0].canary())
+        store = opened()
+        found = routing(alias, store.swaps(), store.checkpoints(), store.canary())
         return fitted(found, settings.engine.kind, settings.engine.base_model, held())
 
     feed = Feed(look, Routing(Route(alias, alias, None)), keys.read if keys else lambda: None)
@@ -59,14 +58,8 @@ def open_recorder(settings: Settings) -> Recorder | None:
     from fleetssd.web.recorder import Recorder  # noqa: PLC0415
 
     rules = settings.telemetry
-    opened: list[SqlStore] = []
-
-    def store() -> SqlStore:
-        if not opened:
-            opened.append(open_store(settings))
-        return opened[0]
-
-    return Recorder(store, batch=rules.batch, flush_seconds=rules.flush_ms / 1000, queue=rules.queue)
+    opened = cache(lambda: open_store(settings))
+    return Recorder(opened, batch=rules.batch, flush_seconds=rules.flush_ms / 1000, queue=rules.queue)
 
 
 def open_keys(settings: Settings) -> KeyFile | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 from fleetssd.config import Settings
@@ -13,7 +13,6 @@ from fleetssd.wiring.engine import open_engine
 
 PROMPT_TOKENS = 2048
 """What a prompt may take of a slot's context where recipe.max_length is 0."""
-
 
 SAMPLER_SLOTS = 16
 """Completions drawn at once; one thread serves them all."""
@@ -51,12 +50,8 @@ def _engine_sampler(settings: Settings) -> Iterator[Sampler]:
 
     url = settings.recipe.sampler_url or settings.engine.url
     other = settings.model_copy(update={"engine": settings.engine.model_copy(update={"kind": "ollama", "url": url})})
-    engine = open_engine(other)
-    try:
-        with EngineSampler(engine, settings.engine.base_model) as sampler:
-            yield sampler
-    finally:
-        engine.close()
+    with closing(open_engine(other)) as engine, EngineSampler(engine, settings.engine.base_model) as sampler:
+        yield sampler
 
 
 def _row_tokens(settings: Settings) -> int:
