@@ -230,16 +230,13 @@ class MemoryStore:
         """Return the origins of these records, or all."""
         return {key: found for key, found in self.sources.items() if records is None or key in records}
 
-    def add_delivery(self, delivery: Delivery, now: datetime) -> bool:
-        """Keep a delivery; False for bytes that were kept before."""
-        if delivery.body_sha256 in self.deliveries:
-            return False
-        self.deliveries[delivery.body_sha256] = (delivery, True)
-        return True
-
     def add_deliveries(self, deliveries: Sequence[Delivery], now: datetime) -> list[bool]:
-        """Keep many deliveries."""
-        return [self.add_delivery(delivery, now) for delivery in deliveries]
+        """Keep deliveries; False for bytes that were kept before."""
+        new = []
+        for delivery in deliveries:
+            new.append(delivery.body_sha256 not in self.deliveries)
+            self.deliveries.setdefault(delivery.body_sha256, (delivery, True))
+        return new
 
     def open_deliveries(self) -> list[Delivery]:
         """Return what is not handled yet, oldest first."""
@@ -280,23 +277,14 @@ class MemoryStore:
         return self.claimed.get((instance, repository_id), Claim(repository_id, frozenset(), frozenset()))
 
     def put_pulls(self, pulls: Sequence[tuple[PullKey, str, Record | None]], now: datetime) -> None:
-        """File many; all or none."""
+        """File pull requests and their records; all or none."""
         known = {*self.pulls, *(pull for pull, _, _ in pulls)}
         if any(record is not None and record.key not in known for _, _, record in pulls):
             raise Corrupt("a record of a pull request that is not on file")
         for pull, updated_at, record in pulls:
-            self.put_pull(pull, updated_at, record, now)
-
-    def put_pull(self, pull: PullKey, updated_at: str, record: Record | None, now: datetime) -> None:
-        """File a pull request and its record."""
-        if record is not None and PullKey(record.instance, record.repository_id, record.pull) not in {
-            *self.pulls,
-            pull,
-        }:
-            raise Corrupt("a record of a pull request that is not on file")
-        self.pulls[pull] = updated_at
-        if record is not None and record.id not in self.by_id:
-            self._write(record, member=False)
+            self.pulls[pull] = updated_at
+            if record is not None and record.id not in self.by_id:
+                self._write(record, member=False)
 
     def replace_record(self, record: Record, now: datetime) -> None:
         """Change a record that is on file."""

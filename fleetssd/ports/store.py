@@ -20,12 +20,8 @@ class Store(Protocol):
     """The database: the only place where processes meet. Every method is one transaction."""
 
     # --- ingestion
-    def add_delivery(self, delivery: Delivery, now: datetime) -> bool:
-        """Keep a verified delivery durably; False where these very bytes were kept before."""
-        ...
-
     def add_deliveries(self, deliveries: Sequence[Delivery], now: datetime) -> list[bool]:
-        """Keep many deliveries with one durable write; the answers are those of `add_delivery`, in order."""
+        """Keep verified deliveries with one durable write; False, in their order, for bytes that were kept before."""
         ...
 
     def open_deliveries(self) -> list[Delivery]:
@@ -52,12 +48,8 @@ class Store(Protocol):
         """Return pull requests on file that could not be read when they last should have been."""
         ...
 
-    def put_pull(self, pull: PullKey, updated_at: str, record: Record | None, now: datetime) -> None:
-        """File a pull request and its record in one transaction; the same record twice is one row."""
-        ...
-
     def put_pulls(self, pulls: Sequence[tuple[PullKey, str, Record | None]], now: datetime) -> None:
-        """File many with one durable write, all or none; the outcome is that of `put_pull`, in order."""
+        """File pull requests and their records with one durable write, all or none; a record twice is one row."""
         ...
 
     def note_claims(self, instance: str, claims: Sequence[Claim]) -> None:

@@ -38,7 +38,7 @@ class World:
     def merged(self, *numbers: int, state: str = "train") -> None:
         """File a record for each number."""
         for number in numbers:
-            self.store.put_pull(PullKey(FORGE, 7, number), "t", record(number, state=state), NOW)
+            self.store.put_pulls([(PullKey(FORGE, 7, number), "t", record(number, state=state))], NOW)
 
     def round(self, at: datetime = NOW) -> MirrorSummary:
         """Run one round."""
@@ -108,7 +108,7 @@ def test_nobody_listening_is_a_late_fact(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     store, memory = SqlStore.open(f"sqlite:///{tmp_path / 's.sqlite3'}"), RetainDb(Mirror(url=url))
-    store.put_pull(PullKey(FORGE, 7, 1), "t", record(1), NOW)
+    store.put_pulls([(PullKey(FORGE, 7, 1), "t", record(1))], NOW)
     assert remember(store, memory, "p", NOW) == MirrorSummary(late=1)
     (entry,) = store.facts("pending")
     assert (entry.attempts, entry.due_at > NOW) == (1, True)

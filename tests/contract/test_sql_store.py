@@ -272,7 +272,7 @@ def test_damaged_page_is_corrupt(tmp_path: Path) -> None:
     path = tmp_path / "s.sqlite3"
     store = SqlStore.open(url(path))
     for number in range(50):
-        store.add_delivery(Delivery(str(number), "e" * 500, "r", 1, None, str(number)), NOW)
+        store.add_deliveries([Delivery(str(number), "e" * 500, "r", 1, None, str(number))], NOW)
     with store.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     store.close()
@@ -355,7 +355,7 @@ def test_naive_time_is_a_bug(tmp_path: Path) -> None:
 def test_edited_payload_is_corrupt(tmp_path: Path) -> None:
     """A row that was changed by hand into something else is named, field by field."""
     store = SqlStore.open(url(tmp_path / "s.sqlite3"))
-    store.add_delivery(Delivery("one", "e", "r", 1, None, "sha"), NOW)
+    store.add_deliveries([Delivery("one", "e", "r", 1, None, "sha")], NOW)
     with sqlite3.connect(tmp_path / "s.sqlite3") as raw:
         raw.execute("UPDATE deliveries SET payload = json_remove(payload, '$.event')")
     raw.close()

@@ -71,7 +71,7 @@ def file(store: Store, *numbers: int, **changes: Any) -> list[Record]:
     """File a record for each number."""
     made = [record(number, **changes) for number in numbers]
     for one in made:
-        store.put_pull(key(one.pull), "t", one, NOW)
+        store.put_pulls([(key(one.pull), "t", one)], NOW)
     return made
 
 
@@ -103,9 +103,9 @@ FLIP = Swap(0, "flip", "dawn", "base", "new", "m:new", 1, "promoted", {"lift": 0
 
 def test_delivery_is_kept_once(store: Store) -> None:
     """The same bytes are one delivery, whatever id the sender gives the second one."""
-    assert store.add_delivery(delivery("one", "sha"), NOW)
-    assert not store.add_delivery(delivery("one", "sha"), NOW)
-    assert not store.add_delivery(delivery("two", "sha"), NOW)
+    assert store.add_deliveries([delivery("one", "sha")], NOW) == [True]
+    assert store.add_deliveries([delivery("one", "sha")], NOW) == [False]
+    assert store.add_deliveries([delivery("two", "sha")], NOW) == [False]
     assert store.open_deliveries() == [delivery("one", "sha")]
 
 
@@ -119,18 +119,18 @@ def test_deliveries_kept_together_are_answered_one_by_one(store: Store) -> None:
 
 def test_other_bytes_under_a_known_id_are_kept(store: Store) -> None:
     """The id of a delivery is not signed, so it cannot make a real delivery vanish."""
-    assert store.add_delivery(delivery("one", "sha"), NOW)
-    assert store.add_delivery(delivery("one", "other"), NOW)
+    assert store.add_deliveries([delivery("one", "sha")], NOW) == [True]
+    assert store.add_deliveries([delivery("one", "other")], NOW) == [True]
     assert [found.body_sha256 for found in store.open_deliveries()] == ["sha", "other"]
 
 
 def test_closed_delivery_is_not_open_and_not_new(store: Store) -> None:
     """What was handled is not handled again, also when it is sent again."""
-    store.add_delivery(delivery("one", "a"), NOW)
-    store.add_delivery(delivery("two", "b"), NOW)
+    store.add_deliveries([delivery("one", "a")], NOW)
+    store.add_deliveries([delivery("two", "b")], NOW)
     store.close_delivery("one", NOW, "polled")
     assert [found.id for found in store.open_deliveries()] == ["two"]
-    assert not store.add_delivery(delivery("one", "a"), NOW)
+    assert store.add_deliveries([delivery("one", "a")], NOW) == [False]
 
 
 def test_cursor_moves_by_instance(store: Store) -> None:
@@ -165,7 +165,7 @@ def test_pull_is_filed_with_its_record(store: Store) -> None:
 
 def test_pull_without_a_record_is_seen(store: Store) -> None:
     """A pull request that was closed unmerged is not read again."""
-    store.put_pull(key(3), "t", None, NOW)
+    store.put_pulls([(key(3), "t", None)], NOW)
     assert store.seen([key(3)]) == {key(3): "t"}
     assert store.records() == []
 
@@ -173,7 +173,7 @@ def test_pull_without_a_record_is_seen(store: Store) -> None:
 def test_second_filing_keeps_the_record(store: Store) -> None:
     """A pull request read twice is one row with the newer text, and its record stays on its side of the split."""
     (made,) = file(store, 3)
-    store.put_pull(key(3), "later", record(3, state="held_out"), NOW + HOUR)
+    store.put_pulls([(key(3), "later", record(3, state="held_out"))], NOW + HOUR)
     assert store.records() == [made]
     assert store.seen([key(3)]) == {key(3): "later"}
 
@@ -246,7 +246,7 @@ def test_a_claim_finds_its_records(store: Store) -> None:
     file(store, 1)
     file(store, 2, merge_commit="c" * 40)
     file(store, 3, head_commit="e" * 40)
-    store.put_pull(PullKey(FORGE, 9, 1), "t", record(1, id="other", repository_id=9, merge_commit="c" * 40), NOW)
+    store.put_pulls([(PullKey(FORGE, 9, 1), "t", record(1, id="other", repository_id=9, merge_commit="c" * 40))], NOW)
     found = store.records_named(FORGE, Claim(7, frozenset({"c" * 7, "e" * 40}), frozenset({1})))
     assert sorted(record.id for record in found) == ["r1", "r2", "r3"]
     assert store.records_named(FORGE, Claim(7, frozenset(), frozenset())) == []
@@ -293,7 +293,7 @@ def test_unknown_record_is_corrupt(store: Store) -> None:
 def test_record_of_a_pull_not_on_file_is_corrupt(store: Store) -> None:
     """A record belongs to a pull request on file, and a refused write leaves nothing."""
     with pytest.raises(Corrupt):
-        store.put_pull(key(1), "t", record(2), NOW)
+        store.put_pulls([(key(1), "t", record(2))], NOW)
     assert store.records() == []
     assert store.seen([key(1), key(2)]) == {}
 
@@ -312,7 +312,7 @@ def test_any_record_survives(
     made = record(
         next(FRESH), repository_id=repository, prompt=text, solution=text, tests=tuple(tests), merged_at=merged_at
     )
-    store.put_pull(PullKey(FORGE, repository, made.pull), "t", made, NOW)
+    store.put_pulls([(PullKey(FORGE, repository, made.pull), "t", made)], NOW)
     assert store.records_by_id([made.id]) == [replace(made, merged_at=merged_at.astimezone(UTC))]
 
 
@@ -615,7 +615,7 @@ def test_the_window_is_the_one_of_the_domain(
         number = next(FRESH)
         at, state = NOW + timedelta(minutes=minute), "train" if teaches else "refused"
         made = record(number, id=f"w{number}", repository_id=repository, merged_at=at, state=state)
-        store.put_pull(made.key, "t", made, NOW)
+        store.put_pulls([(made.key, "t", made)], NOW)
         store.settle([made], NOW)
     expected = [found.id for found in window(store.records("train"), size, share)]
     assert store.window(size, share) == expected
@@ -708,7 +708,7 @@ def test_no_write_brings_a_held_out_issue_back(store: Store, writes: list[tuple[
         one = record(base + number, state=state, split_keys=keys)
         known = {found.id for found in store.records()}
         if verb == "file":
-            store.put_pull(key(one.pull), "t", one, NOW)
+            store.put_pulls([(key(one.pull), "t", one)], NOW)
         elif verb == "hold":
             store.hold(keys, NOW)
         elif verb == "freeze" and number == 0:

@@ -235,7 +235,7 @@ class SmallWorld:
         now = datetime.now(UTC)
         with self.store() as store:
             for record in fabricated(TRAIN, HELD_OUT):
-                store.put_pull(PullKey(record.instance, record.repository_id, record.pull), "t", record, now)
+                store.put_pulls([(PullKey(record.instance, record.repository_id, record.pull), "t", record)], now)
                 store.settle([record], now)
 
     def _settings(self) -> dict[str, Mapping[str, Any]]:

@@ -23,7 +23,7 @@ from tests.services.test_night import JUDGED, START, Scene, record, scene  # noq
 def file(scene: Scene, number: int, **changes: Any) -> Record:  # noqa: F811
     """File one more held-out record."""
     made = replace(record(number, "held_out"), **changes)
-    scene.store.put_pull(PullKey("http://forge", 1, number), "t", made, START)
+    scene.store.put_pulls([(PullKey("http://forge", 1, number), "t", made)], START)
     scene.store.settle([made], START)
     return made
 

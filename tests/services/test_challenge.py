@@ -47,7 +47,7 @@ def merge(scene: Scene, numbers: range, state: str) -> None:
     """Let the fleet have merged these."""
     for number in numbers:
         found = record(number, state)
-        scene.store.put_pull(PullKey("http://forge", 1, number), "t", found, START)
+        scene.store.put_pulls([(PullKey("http://forge", 1, number), "t", found)], START)
         scene.store.settle([found], START)
 
 
@@ -238,7 +238,7 @@ def test_a_database_remembers_it_and_the_verbs_show_it(
     remembered = scene.store
     scene.store = real  # type: ignore[assignment]
     for found in remembered.records():
-        real.put_pull(PullKey("http://forge", 1, found.pull), "t", found, START)
+        real.put_pulls([(PullKey("http://forge", 1, found.pull), "t", found)], START)
         real.settle([found], START)
     made = first(scene)
     told = ruling(later(scene, range(1000, 1012)))

@@ -39,7 +39,7 @@ def settings(tmp_path: Path) -> Path:
     store = SqlStore.open(load(path).database)
     taught = replace(record(1), state="train", issues=("fleet/a#8", "fleet/a#9"), confidences=("closed", "declared"))
     for made in (taught, record(2, "binary"), record(3, "binary", "licence"), record(4, "binary")):
-        store.put_pull(made.key, "t", made, NOW)
+        store.put_pulls([(made.key, "t", made)], NOW)
     store.close()
     return path
 

@@ -18,7 +18,7 @@ from tests.services.test_cli_reading import call, folder, read  # noqa: F401  a 
 def settled(store: SqlStore, *records: Record) -> None:
     """File records and settle them."""
     for one in records:
-        store.put_pull(one.key, "t", one, NOW)
+        store.put_pulls([(one.key, "t", one)], NOW)
     store.settle(records, NOW)
 
 
@@ -32,7 +32,7 @@ def lived(folder: Path) -> Path:  # noqa: F811
     settled(store, *(record(n, split_keys=(f"7#{n}",)) for n in (1, 2)), record(3, split_keys=("8#3",), **other))
     settled(store, record(4, state="held_out", split_keys=("7#4",), labels=("house",)))
     late = record(5, split_keys=("7#5",), prompt="Another wish", merged_at=NOW + timedelta(days=1))
-    store.put_pull(late.key, "t", late, NOW)
+    store.put_pulls([(late.key, "t", late)], NOW)
     store.close()
     return folder
 

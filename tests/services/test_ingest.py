@@ -305,7 +305,7 @@ def test_a_delivery_finds_what_no_sweep_shows(store: SqlStore) -> None:
     forge = FakeForge()
     forge.merge(1)
     forge.rows.clear()
-    store.add_delivery(hint(1), START)
+    store.add_deliveries([hint(1)], START)
     summary = poll(store, forge)
     assert (summary.deliveries, list(known(store)), store.open_deliveries()) == (1, [1], [])
 
@@ -314,10 +314,10 @@ def test_a_delivery_of_what_is_known_reads_nothing(store: SqlStore) -> None:
     """A hint at a pull request of this sweep, of an earlier one, or named twice costs nothing more."""
     forge = FakeForge()
     forge.merge(1)
-    store.add_delivery(hint(1, "1"), START)
-    store.add_delivery(hint(1, "2"), START)
+    store.add_deliveries([hint(1, "1")], START)
+    store.add_deliveries([hint(1, "2")], START)
     poll(store, forge)
-    store.add_delivery(hint(1, "3"), START)
+    store.add_deliveries([hint(1, "3")], START)
     forge.later(hours=1)
     poll(store, forge)
     assert forge.calls.count("pull 1") == 1
@@ -329,9 +329,9 @@ def test_a_delivery_of_a_stranger_is_judged_like_any_other(store: SqlStore) -> N
     forge = FakeForge()
     forge.merge(1, author="visitor")
     forge.rows.clear()
-    store.add_delivery(hint(1, "1"), START)
-    store.add_delivery(hint(2, "2"), START)
-    store.add_delivery(Delivery("uuid-3", "pull_request", "fleet/a", 9, 1, "3" * 64), START)
+    store.add_deliveries([hint(1, "1")], START)
+    store.add_deliveries([hint(2, "2")], START)
+    store.add_deliveries([Delivery("uuid-3", "pull_request", "fleet/a", 9, 1, "3" * 64)], START)
     poll(store, forge)
     assert {n: record.reasons for n, record in known(store).items()} == {1: ("author_not_agent",)}
     assert store.open_deliveries() == []
@@ -370,7 +370,7 @@ def end(store: SqlStore) -> tuple[Any, ...]:
 def test_a_kill_at_any_write_changes_nothing(tmp_path: Path, after: bool) -> None:
     """Killed before or after any of its writes and started again, a poll ends in the same state as one that was not."""
     whole = SqlStore.open(f"sqlite:///{tmp_path / 'whole.sqlite3'}")
-    whole.add_delivery(hint(1), START)
+    whole.add_deliveries([hint(1)], START)
     poll(whole, world())
     expected = end(whole)
     whole.close()
@@ -378,7 +378,7 @@ def test_a_kill_at_any_write_changes_nothing(tmp_path: Path, after: bool) -> Non
     for at in range(1, 40):
         store = SqlStore.open(f"sqlite:///{tmp_path / f'{at}.sqlite3'}")
         try:
-            store.add_delivery(hint(1), START)
+            store.add_deliveries([hint(1)], START)
             try:
                 poll(Dying(store, at, after=after), world())
                 finished = True
@@ -405,7 +405,7 @@ def test_order_of_arrival_does_not_matter(tmp_path: Path) -> None:
             key = PullKey(INSTANCE, 1, number)
             forge.rows = {key: rows[key]} if number % 3 else {}
             if number % 2 or not forge.rows:
-                store.add_delivery(hint(number, str(number)), START)
+                store.add_deliveries([hint(number, str(number))], START)
             poll(store, forge)
         forge.rows = rows
         poll(store, forge)

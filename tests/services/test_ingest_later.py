@@ -177,7 +177,7 @@ def test_a_delivery_of_what_could_not_be_read_is_read(store: SqlStore) -> None:
             poll(store, forge)
     forge.broken.clear()
     forge.rows.clear()
-    store.add_delivery(hint(1), START)
+    store.add_deliveries([hint(1)], START)
     poll(store, forge)
     assert known(store)[1].reasons == ()
 
@@ -284,7 +284,7 @@ def test_a_delivery_of_a_renamed_repository_is_read(store: SqlStore) -> None:
     forge = FakeForge(followed={"fleet/new"})
     forge.merge(1, repository="fleet/new")
     forge.rows.clear()
-    store.add_delivery(hint(1), START)
+    store.add_deliveries([hint(1)], START)
     poll(store, forge, settings=settings(repositories=["fleet/a"]))
     assert known(store)[1].reasons == ()
 

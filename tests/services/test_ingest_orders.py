@@ -105,10 +105,10 @@ class Story:
 
     def _hint(self, number: int) -> None:
         self.hints += 1
-        self.store.add_delivery(hint(number, f"{self.hints:03}"), START)
+        self.store.add_deliveries([hint(number, f"{self.hints:03}")], START)
 
     def _again(self, number: int) -> None:
-        self.store.add_delivery(hint(number, f"{self.hints:03}"), START)
+        self.store.add_deliveries([hint(number, f"{self.hints:03}")], START)
 
     def end(self) -> list[Any]:
         """Mend everything, let time pass, poll, and return what is on file."""

@@ -83,7 +83,7 @@ def staged(folder: Path) -> Stage:
     (folder / "hf" / "model.safetensors").write_bytes(b"weights")
     (folder / "mix.jsonl").write_bytes(encode_rows(MIX))
     for number in range(RECORDS):
-        stage.store.put_pull(PullKey("http://forge", 1, number), "t", record(number, "train"), START)
+        stage.store.put_pulls([(PullKey("http://forge", 1, number), "t", record(number, "train"))], START)
     return stage
 
 

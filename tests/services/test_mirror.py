@@ -31,7 +31,7 @@ def settings(folder: Path, url: str, *, enabled: bool = True) -> Path:
     store = SqlStore.open(load(path).database)
     for number in (1, 2):
         key = PullKey("https://gitea.example", 7, number)
-        store.put_pull(key, "t", record(number), NOW)
+        store.put_pulls([(key, "t", record(number))], NOW)
     store.close()
     return path
 

@@ -114,7 +114,7 @@ def scene(tmp_path: Path) -> Scene:
     scene.engine.answer = answer
     for number in range(TRAINED + JUDGED):
         found = record(number, "train" if number < TRAINED else "held_out")
-        scene.store.put_pull(PullKey("http://forge", 1, number), "t", found, START)
+        scene.store.put_pulls([(PullKey("http://forge", 1, number), "t", found)], START)
         scene.store.settle([found], START)
     return scene
 
@@ -266,7 +266,7 @@ def test_the_merged_arm_draws_nothing_and_learns_the_merged_work(scene: Scene) -
 def test_samples_are_kept_in_chunks(scene: Scene) -> None:
     """Killed while the second chunk is drawn, the night keeps the first and draws each of the rest once."""
     for number in range(1000, 1000 + CHUNK):
-        scene.store.put_pull(PullKey("http://forge", 1, number), "t", record(number, "train"), START)
+        scene.store.put_pulls([(PullKey("http://forge", 1, number), "t", record(number, "train"))], START)
         scene.store.settle([record(number, "train")], START)
     total = TRAINED + CHUNK
 
@@ -285,13 +285,20 @@ def test_samples_are_kept_in_chunks(scene: Scene) -> None:
     assert len(scene.store.samples(1)) == total
 
 
+def test_the_adapter_is_written_in_the_type_that_settings_name(scene: Scene) -> None:
+    """`[base] adapter_type` reaches the builder, and the night notes it for a replay."""
+    scene.run(base={"adapter_type": "F32"})
+    assert scene.builder.built == [("adapter F32", 1.0)]
+    assert scene.result("build")["adapter_type"] == "F32"
+
+
 @pytest.mark.parametrize(
     ("manage", "road", "built"),
     [
-        ("none", "adapter-registry", [("adapter", 1.0)]),
-        ("none", "merged-create", [("adapter", 1.0), ("merged", 1.0)]),
-        ("bake", "adapter-registry", [("adapter", 1.0), ("baked", 0.4)]),
-        ("bake", "merged-create", [("adapter", 1.0), ("merged", 0.4)]),
+        ("none", "adapter-registry", [("adapter F16", 1.0)]),
+        ("none", "merged-create", [("adapter F16", 1.0), ("merged", 1.0)]),
+        ("bake", "adapter-registry", [("adapter F16", 1.0), ("baked", 0.4)]),
+        ("bake", "merged-create", [("adapter F16", 1.0), ("merged", 0.4)]),
     ],
 )
 def test_a_temperature_is_baked_in_only_where_that_is_asked_for(
@@ -443,7 +450,7 @@ def test_another_bases_file_is_refused_before_anything_is_drawn(scene: Scene, ar
 def test_an_open_night_goes_on_with_its_own_plan(scene: Scene) -> None:
     """Settings that change after the freeze are tomorrow's: tonight's plan is frozen."""
     plan = tonight(scene.shop()).plan
-    scene.store.put_pull(PullKey("http://forge", 1, 900), "t", record(900, "train"), START)
+    scene.store.put_pulls([(PullKey("http://forge", 1, 900), "t", record(900, "train"))], START)
     scene.store.settle([record(900, "train")], START)
     night = scene.run(recipe={"seed": 99}, evaluation={"samples": 4})
     assert night.number == 1

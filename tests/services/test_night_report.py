@@ -71,7 +71,7 @@ def play(tmp_path: Path, store: SqlStore) -> Callable[..., Night]:
     for number in range(TRAINED + JUDGED):
         found = record(number, "train" if number < TRAINED else "held_out")
         found = replace(found, repository="fleet/<b>app</b>")
-        store.put_pull(PullKey("http://forge", 1, number), "t", found, START)
+        store.put_pulls([(PullKey("http://forge", 1, number), "t", found)], START)
         store.settle([found], START)
 
     def run(page: Callable[[NightReport], str] | None = night_page, **tables: dict[str, Any]) -> Night:

@@ -27,10 +27,13 @@ DECODE = Sampling(1.0, 0, 1.0, 0.0, 8, TEMPERATURE_FIRST)
 
 
 class World:
-    """A store with one trained night over fakes, and the folder that its base lies in."""
+    """A store with one trained night over fakes, and the folder that its base lies in.
 
-    def __init__(self, folder: Path, arm: Any, mix: Path | None = None) -> None:
-        self.mix = mix
+    Its adapter is built in the type `kind`; None: in F32 by a version that noted no type.
+    """
+
+    def __init__(self, folder: Path, arm: Any, mix: Path | None = None, kind: str | None = "F16") -> None:
+        self.mix, self.kind = mix, kind
         self.store = SqlStore.open(f"sqlite:///{folder / 'store.sqlite3'}")
         self.trainer, self.builder = FakeTrainer(), FakeBuilder()
         self.folder = folder

@@ -122,7 +122,7 @@ def test_a_poll_that_was_killed_before_settling_is_settled_by_the_next(store: Sq
     forge.later(hours=1)
     renamed = {name: getattr(known(store)[1], name).replace("discount", "rebate") for name in ("prompt", "solution")}
     twin = replace(known(store)[1], id="twin", pull=2, state="train", split_keys=(f"1#{IN}",), ties=(), **renamed)
-    store.put_pull(twin.key, "t", twin, forge.now)
+    store.put_pulls([(twin.key, "t", twin)], forge.now)
     poll(store, forge, code)
     assert known(store)[2].reasons == ("near_duplicate",)
     assert store.unsettled(9) == []
@@ -138,9 +138,9 @@ def test_settling_in_steps_ends_where_settling_at_once_ends(store: SqlStore) -> 
     changed = {one.id: one for one in settle([replace(one, ties=ties(one, buckets)) for one in filed], RULES)}
     memory = MemoryStore()
     for one in reversed(filed):
-        memory.put_pull(one.key, "t", one, FORGE_START)
+        memory.put_pulls([(one.key, "t", one)], FORGE_START)
         settle_new(memory, RULES, buckets, FORGE_START)
-        store.put_pull(one.key, "t", one, FORGE_START)
+        store.put_pulls([(one.key, "t", one)], FORGE_START)
     settle_new(store, RULES, buckets, FORGE_START)
     expected = {one.id: (changed.get(one.id, one).state, changed.get(one.id, one).reasons) for one in filed}
     assert {one.id: (one.state, one.reasons) for one in store.records()} == expected
@@ -207,7 +207,7 @@ def test_the_held_out_set_is_described(store: SqlStore) -> None:
     examines = replace(EMPTY, id="a", pull=1, state="held_out", labels=("house",), **keys)
     teaches = replace(EMPTY, id="b", pull=2, state="train", **keys | {"split_keys": ("1#2",)})
     for one in (examines, teaches):
-        store.put_pull(one.key, "t", one, FORGE_START)
+        store.put_pulls([(one.key, "t", one)], FORGE_START)
         store.settle([one], FORGE_START)
     found = held_out(store, SETTINGS)
     assert (found.records, found.executed, found.waiting, found.consulted, found.frozen_at) == (1, 0, 1, 0, None)

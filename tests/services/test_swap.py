@@ -418,7 +418,7 @@ def _under_watch(fleet: Fleet) -> None:
     """Flip to night 1's checkpoint, which passed half of 30 held-out issues when it was evaluated."""
     ids = tuple(f"r{number}" for number in range(30))
     for number, id_ in enumerate(ids):
-        fleet.store.put_pull(PullKey("http://forge", 1, number), "t", _record(id_, number), DAWN)
+        fleet.store.put_pulls([(PullKey("http://forge", 1, number), "t", _record(id_, number))], DAWN)
     fleet.store.open_night(_plan(ids).to_json(), "ssd", DAWN)
     fleet.store.add_answers(
         Answer(1, CANDIDATE, id_, index, index, "", "stop", index % 2 == 0, False, "")

@@ -30,12 +30,8 @@ class Filing(Database):
     The issues of every record that was ever held out are on file, and a record of one is never written as `train`.
     """
 
-    def put_pull(self, pull: PullKey, updated_at: str, record: Record | None, now: datetime) -> None:
-        """File a pull request and its record in one transaction; a record that is on file stays as it is."""
-        self.put_pulls([(pull, updated_at, record)], now)
-
     def put_pulls(self, pulls: Sequence[tuple[PullKey, str, Record | None]], now: datetime) -> None:
-        """File many with one durable write, all or none; the outcome is that of `put_pull`, in order."""
+        """File pull requests and their records with one durable write, all or none; what is on file stays as it is."""
         latest = {pull: {**asdict(pull), "updated_at": text, "read_at": now} for pull, text, _ in pulls}
         records: dict[str, Record] = {}
         for _, _, record in pulls:

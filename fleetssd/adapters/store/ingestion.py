@@ -27,12 +27,8 @@ _DELIVERY = TypeAdapter(Delivery)
 class Ingestion(Database):
     """What came from the forge."""
 
-    def add_delivery(self, delivery: Delivery, now: datetime) -> bool:
-        """Keep a verified delivery durably; False where these very bytes were kept before."""
-        return self.add_deliveries([delivery], now)[0]
-
     def add_deliveries(self, deliveries: Sequence[Delivery], now: datetime) -> list[bool]:
-        """Keep many deliveries with one durable write; the answers are those of `add_delivery`, in order."""
+        """Keep verified deliveries with one durable write; False, in their order, for bytes that were kept before."""
         rows = [_delivery(each, now) for each in deliveries]
         with self.inserting() as connection:
             new = inserted(connection, tables.Deliveries, "body_sha256", rows)
