@@ -27,13 +27,10 @@ DECODE = Sampling(1.0, 0, 1.0, 0.0, 8, TEMPERATURE_FIRST)
 
 
 class World:
-    """A store with one trained night over fakes, and the folder that its base lies in.
+    """A store with one trained night over fakes, and the folder that its base lies in."""
 
-    Its adapter is built in the type `kind`; None: in F32 by a version that noted no type.
-    """
-
-    def __init__(self, folder: Path, arm: Any, mix: Path | None = None, kind: str | None = "F16") -> None:
-        self.mix, self.kind = mix, kind
+    def __init__(self, folder: Path, arm: Any, mix: Path | None = None) -> None:
+        self.mix = mix
         self.store = SqlStore.open(f"sqlite:///{folder / 'store.sqlite3'}")
         self.trainer, self.builder = FakeTrainer(), FakeBuilder()
         self.folder = folder
@@ -41,7 +38,7 @@ class World:
         (folder / "model.safetensors").write_bytes(b"weights")
         self.base.gguf.write_text("gguf")
         for record in RECORDS:
-            self.store.put_pull(PullKey(record.instance, record.repository_id, record.pull), "t", record, NOW)
+            self.store.put_pulls([(PullKey(record.instance, record.repository_id, record.pull), "t", record)], NOW)
         lora = Lora(4, 4.0, ("q_proj",), 1e-3, 4, 4, 1, 0, 64)
         ids = tuple(record.id for record in RECORDS)
         gguf = learn.file_digest(self.base.gguf)
