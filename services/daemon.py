@@ -179,7 +179,7 @@ class Daemon:
         folder = self.settings.data_dir / "nights"
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "night.log").open("ab") as out:
-            command = [sys.executable, "-m", "services.night", "--config", str(self.config)]
+            command = [sys.executable, "-P", "-m", "services.night", "--config", str(self.config)]
             self.night = subprocess.Popen(
                 command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=wiring.night_environment()
             )
@@ -225,7 +225,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     wiring.configure_logging()
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        daemon = Daemon(load(args.config), args.config)
+        settings = load(args.config)
+        listener = wiring.listen(settings.web.host, settings.web.port, "web")
+        daemon = Daemon(settings, args.config)
         daemon.start()
     except FleetError as error:
         log.error("daemon_refused", error=error.message, hint=error.hint)
@@ -233,8 +235,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     server = uvicorn.Server(
         uvicorn.Config(
             daemon.parts.app(daemon.hint),
-            host=daemon.settings.web.host,
-            port=daemon.settings.web.port,
             log_config=None,
             loop="asyncio",  # its own loops wait in threads; another event loop would be 4 MB for nothing
             access_log=False,
@@ -247,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
     try:
-        server.run()  # returns on SIGTERM and SIGINT
+        server.run(sockets=[listener])  # returns on SIGTERM and SIGINT
     finally:
         daemon.stop()
     return 0

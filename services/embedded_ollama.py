@@ -41,9 +41,14 @@ class _Server(uvicorn.Server):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM; 78 where the port or the folder is not to be had."""
     options = _parser().parse_args(arguments)
-    listener = socket.create_server((options.host, options.port), backlog=256)
+    try:
+        options.data.mkdir(parents=True, exist_ok=True)
+        listener = socket.create_server((options.host, options.port), backlog=256)
+    except OSError as error:
+        sys.stderr.write(f"embedded_ollama: {error}\n")
+        return 78
     # asyncio sets this only on sockets that it made itself; without it every answer waits some 40 ms for an ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     host, port = listener.getsockname()[:2]

@@ -16,8 +16,8 @@ import uvicorn
 
 from fleetssd import wiring
 from fleetssd.adapters.systemd import notify, watchdog_pause
-from fleetssd.config import Gateway, load
-from fleetssd.errors import FleetError, Misconfigured
+from fleetssd.config import load
+from fleetssd.errors import FleetError
 
 log = structlog.get_logger()
 
@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     wiring.configure_logging()
     try:
         settings = load(args.config)
-        app, listener = wiring.open_gateway(settings), _listen(settings.gateway)
+        app = wiring.open_gateway(settings)
+        listener = wiring.listen(settings.gateway.host, settings.gateway.port, "gateway")
     except FleetError as error:
         log.error("gateway_refused", error=error.message, hint=error.hint)
         return error.exit_code
@@ -67,20 +68,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     server.run(sockets=[listener])
     log.info("gateway_stopped")
     return 0 if server.started else 1
-
-
-def _listen(gateway: Gateway) -> socket.socket:
-    family = socket.AF_INET6 if ":" in gateway.host else socket.AF_INET
-    try:
-        listener = socket.create_server((gateway.host, gateway.port), family=family, backlog=1024)
-    except OSError as error:
-        raise Misconfigured(
-            f"cannot listen on {gateway.host}:{gateway.port}: {error.strerror or error}",
-            hint="Is it taken? Set [gateway] host and port.",
-        ) from None
-    # asyncio sets this only on sockets that it made itself; without it every answer waits some 40 ms for an ACK.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
 
 
 def _parser() -> argparse.ArgumentParser:

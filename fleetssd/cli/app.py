@@ -79,13 +79,13 @@ def main(argv: list[str] | None = None) -> None:
         sides,  # noqa: F401
         webhook,  # noqa: F401
     )
+    from fleetssd.wiring import configure_talking  # noqa: PLC0415
 
+    configure_talking()
     try:
         code = app(args=argv, standalone_mode=False)
     except FleetError as error:
-        err.print(f"[bold red]error:[/] {escape(error.message)}", highlight=False, soft_wrap=True)
-        if error.hint:
-            err.print(f"[yellow]hint:[/] {escape(error.hint)}", highlight=False, soft_wrap=True)
+        complain(error.message, error.hint)
         sys.exit(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
@@ -100,3 +100,10 @@ def main(argv: list[str] | None = None) -> None:
     # Outside its standalone mode click returns the code of `typer.Exit` instead of leaving.
     if isinstance(code, int) and code:
         sys.exit(code)
+
+
+def complain(message: str, hint: str) -> None:
+    """Print an error as a sentence and, where there is one, a hint."""
+    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    if hint:
+        err.print(f"[yellow]hint:[/] {escape(hint)}", highlight=False, soft_wrap=True)

@@ -55,7 +55,6 @@ def start(
     Examples: fleetssd canary start; fleetssd canary start fleet-coder:v20261121-3f9a1c --share 0.05 --minutes 120;
     fleetssd canary start --shadow
     """
-    wiring.configure_logging()
     with _open(context) as (told, store), closing(wiring.open_engine(told)) as engine:
         now = wiring.open_clock(told).now()
         begun = canary.start(
@@ -101,7 +100,6 @@ def promote(context: typer.Context, reason: Reason = "promoted from its canary",
 
     Examples: fleetssd canary promote --reason "two hours, nothing worse"
     """
-    wiring.configure_logging()
     with _open(context) as (told, store), closing(wiring.open_engine(told)) as engine:
         ended, line = canary.promote(store, engine, told, wiring.open_clock(told).now(), reason)
     if as_json:
@@ -116,7 +114,6 @@ def abort(context: typer.Context, reason: Reason = "by hand", as_json: Json = Fa
 
     Examples: fleetssd canary abort --reason "agents complain"
     """
-    wiring.configure_logging()
     with _open(context) as (told, store), closing(wiring.open_engine(told)) as engine:
         ended = canary.abort(store, engine, told, wiring.open_clock(told).now(), reason)
     if as_json:

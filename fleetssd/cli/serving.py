@@ -42,7 +42,6 @@ def rollback(
 
     Examples: fleetssd rollback --reason "slower than yesterday"; fleetssd rollback --json
     """
-    wiring.configure_logging()
     told = settings(context)
     with closing(wiring.open_store(told)) as store, closing(wiring.open_engine(told)) as engine:
         now = wiring.open_clock(told).now()

@@ -27,7 +27,7 @@ def server(module: str, *arguments: str, log: Path) -> Iterator[dict[str, Any]]:
     """
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, "-P", "-m", module, *arguments],
             stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, env=environment(),
         )  # fmt: skip
     try:
@@ -41,7 +41,7 @@ def daemon(config: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run the daemon until the block ends."""
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "services.daemon", "--config", str(config)],
+            [sys.executable, "-P", "-m", "services.daemon", "--config", str(config)],
             stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment(),
         )  # fmt: skip
     try:
@@ -54,7 +54,7 @@ def run_steps(command: Sequence[str], log: Path, step: Callable[[dict[str, Any]]
     """Run a process that prints JSON lines and hand each to `step`. Raises Transient where it fails."""
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", *command],
+            [sys.executable, "-P", "-m", *command],
             stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, env=environment(), text=True,
         )  # fmt: skip
     assert process.stdout is not None  # noqa: S101  it was asked for

@@ -30,13 +30,22 @@ from fleetssd.wiring.forge import (
 from fleetssd.wiring.gateway import open_gateway, open_keys, open_recorder
 from fleetssd.wiring.learning import open_builder, open_sampler, open_trainer
 from fleetssd.wiring.night import night_page, open_workshop
-from fleetssd.wiring.process import configure_logging, night_environment, open_clock, open_store
+from fleetssd.wiring.process import (
+    configure_logging,
+    configure_talking,
+    listen,
+    night_environment,
+    open_clock,
+    open_store,
+)
 
 __all__ = [
     "DaemonParts",
     "configure_logging",
+    "configure_talking",
     "deliveries_seen",
     "lent_sandbox",
+    "listen",
     "night_environment",
     "night_page",
     "open_builder",

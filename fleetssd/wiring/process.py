@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
 import sys
 from typing import TYPE_CHECKING
 
 import structlog
+from structlog.typing import EventDict
 
 from fleetssd.adapters.clock import SteeredClock, SystemClock
 from fleetssd.config import Settings
+from fleetssd.errors import Misconfigured
 from fleetssd.ports import Clock
 
 if TYPE_CHECKING:
@@ -29,6 +33,43 @@ def configure_logging() -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def configure_talking() -> None:
+    """Write warnings in words to stderr, for a person who waits; stdout is the answer's alone."""
+    structlog.configure(
+        processors=[_in_words],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _in_words(_logger: object, level: str, event: EventDict) -> str:
+    """Render an event as one line; of a request that is asked again what matters is why, and how long it takes."""
+    name = str(event.pop("event"))
+    if name == "stamina.retry_scheduled":
+        why = str(event["caused_by"]).partition("(")[2].removesuffix(")").strip("'\"")
+        return f"asking again in {event['wait_for']:.1f} s: {why}"
+    return " ".join([f"{level}: {name.replace('_', ' ')}", *(f"{key}={value}" for key, value in event.items())])
+
+
+def listen(host: str, port: int, table: str) -> socket.socket:
+    """Return a socket that listens already: nothing else is begun where the address is taken.
+
+    Raises Misconfigured, which names the settings' table.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise Misconfigured(
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
+            hint=f"Is it taken, by another fleetssd for example? Else set [{table}] host and port.",
+        ) from None
+    # asyncio sets this only on sockets that it made itself; without it every answer waits some 40 ms for an ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def open_clock(settings: Settings) -> Clock:

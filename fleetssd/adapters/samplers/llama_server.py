@@ -99,7 +99,7 @@ class LlamaServerSampler:
 
     def _start(self, model: Path) -> str:
         child = "fleetssd.adapters.samplers.llamacpp_child"
-        command = [sys.executable, "-m", child, "--model", str(model), *self._command]
+        command = [sys.executable, "-P", "-m", child, "--model", str(model), *self._command]
         self._child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )

@@ -38,7 +38,7 @@ class TransformersSampler:
         self.name = self._library = "unsloth" if unsloth else "transformers"
         self._weights = weights
         options = ["--context", str(context), "--batch", str(at_once), "--threads", str(threads)]
-        child = ["-m", "fleetssd.adapters.samplers.transformers_child", "--model", str(weights)]
+        child = ["-P", "-m", "fleetssd.adapters.samplers.transformers_child", "--model", str(weights)]
         self._command = [str(python or Path(sys.executable)), *child, *options, "--library", self._library]
         self._threads = threads
         self._child: subprocess.Popen[str] | None = None

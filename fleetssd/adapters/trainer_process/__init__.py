@@ -68,7 +68,7 @@ class ProcessTrainer:
     def _found(self) -> Found:
         with tempfile.TemporaryDirectory() as folder:
             done = subprocess.run(
-                [str(self._python), "-m", "services.trainer", "probe"],
+                [str(self._python), "-P", "-m", "services.trainer", "probe"],
                 env=environment(Path(folder), 1),
                 cwd=folder,
                 capture_output=True,
@@ -111,7 +111,7 @@ class ProcessTrainer:
         )
 
     def _run(self, plan: TrainPlan, base: Path, out: Path, progress: Progress) -> None:
-        command = [str(self._python), "-m", "services.trainer", "train", "--job", str(out), "--base", str(base)]
+        command = [str(self._python), "-P", "-m", "services.trainer", "train", "--job", str(out), "--base", str(base)]
         if self._isolate and bubblewrap_works():
             command = [*confined(self._python, base, out, plan.placement.kind), *command]
         elif self._isolate:

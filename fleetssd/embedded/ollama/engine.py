@@ -137,7 +137,7 @@ async def start(spec: Spec) -> Engine:
 
 
 def _command(spec: Spec) -> list[str]:
-    command = [sys.executable, "-m", f"{__package__}.runner", "--model", str(spec.model)]
+    command = [sys.executable, "-P", "-m", f"{__package__}.runner", "--model", str(spec.model)]
     for adapter in spec.adapters:
         command += ["--adapter", str(adapter)]
     command += ["--context", str(spec.context), "--parallel", str(spec.parallel), "--batch", str(spec.batch)]
