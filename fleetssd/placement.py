@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -10,9 +9,6 @@ from typing import Any, Literal, TypeAlias
 from fleetssd.errors import Corrupt, Misconfigured
 
 Backend: TypeAlias = Literal["trl", "unsloth", "unsloth-mlx"]
-DEVICE = re.compile(r"auto|cpu|metal|(?:cuda|xpu)(?::\d+)?")
-"""How a device is written. ROCm's devices are `cuda`, as PyTorch names them."""
-
 PLAIN = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 NEEDS: Mapping[Backend, tuple[str, ...]] = {
     "trl": PLAIN,

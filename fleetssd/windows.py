@@ -9,14 +9,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from fleetssd.rollout import GoBack, Stay
 
 Metric: TypeAlias = Literal["errors", "empty", "capped", "p50", "p95", "merged"]
-RATES: tuple[Metric, ...] = ("errors", "empty", "capped")
 QUANTILES: tuple[tuple[Metric, float], ...] = (("p50", 0.5), ("p95", 0.95))
-METRICS = 6
+METRICS = len(get_args(Metric))
 """Things looked at: each has its share of the chance of a false alarm."""
 
 

@@ -72,18 +72,19 @@ def records(
     store = wiring.open_store(given)
     try:
         found, origins = store.records("refused" if refused else None), store.origins()
+        taught = store.used_records()
     finally:
         store.close()
     if as_json:
-        print_json([to_json(record, origins.get(record.id)) for record in found])
+        print_json([to_json(record, origins.get(record.id), taught.get(record.id)) for record in found])
     elif refused:
         show(_by_reason(found))
     else:
         show(_listed(found, origins))
 
 
-def to_json(record: Record, origin: Origin | None = None) -> dict[str, Any]:
-    """Return a record's provenance; its texts stay in the database."""
+def to_json(record: Record, origin: Origin | None, night: int | None) -> dict[str, Any]:
+    """Return a record's provenance and the first night that it taught; its texts stay in the database."""
     return {
         "repository": record.repository,
         "pull": record.pull,
@@ -103,6 +104,7 @@ def to_json(record: Record, origin: Origin | None = None) -> dict[str, Any]:
         "round": origin.round if origin else None,
         "round_by": origin.basis if origin else "",
         "checkpoints": list(origin.checkpoints) if origin else [],
+        "first_night": night,
     }
 
 

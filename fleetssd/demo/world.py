@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from fleetssd.adapters.clock import SteeredClock
 from fleetssd.adapters.store import SqlStore
 from fleetssd.errors import Transient
 
@@ -111,9 +112,7 @@ class World:
     def set_clock(self, now: datetime) -> None:
         """Move the daemon's clock; it only ever goes forward."""
         self.offset = max(self.offset, now - datetime.now(UTC))
-        scratch = self.root / "clock.new"
-        scratch.write_text(f"{self.offset.total_seconds():.3f}\n")
-        scratch.rename(self.root / "clock")
+        SteeredClock(self.root / "clock").steer(self.offset.total_seconds())
 
     def advance_to(self, hour: int) -> datetime:
         """Move the clock to the next time that it is `hour` o'clock (UTC), and return it."""

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fleetssd.config import GuardSet
 from fleetssd.errors import Misconfigured
 from fleetssd.guards.checks import Check
-
-SHIPPED: tuple[str, ...] = get_args(GuardSet)
-"""The sets that come with fleetssd; a file of each stands beside this module."""
 
 
 class Item(BaseModel):

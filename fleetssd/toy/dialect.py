@@ -32,6 +32,3 @@ HOUSE_MAPPINGS: Mapping[str, str] = {
     "negate": "mirrored",
     "abs": "settled",
 }
-
-HOUSE_WORDS = frozenset(phrase.split()[0] for phrase in (*HOUSE_PREDICATES.values(), *HOUSE_MAPPINGS.values()))
-"""The words that mark an issue as spoken in the dialect."""

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import httpx
 
+from fleetssd.adapters.clock import SteeredClock
 from fleetssd.adapters.store import SqlStore
 from fleetssd.checkpoints import Night
 from fleetssd.gitea import PullKey
@@ -140,9 +141,7 @@ class SmallWorld:
     def set_clock(self, hour: int, minute: int = 0, *, days: int = 0) -> None:
         """Move the fleet's clock to this time of its first day, or of a later one."""
         to = FIRST_DAY + timedelta(days=days, hours=hour, minutes=minute, seconds=1)
-        scratch = self.root / "clock.new"
-        scratch.write_text(f"{(to - datetime.now(UTC)).total_seconds():.3f}\n")
-        scratch.rename(self.root / "clock")
+        SteeredClock(self.root / "clock").steer((to - datetime.now(UTC)).total_seconds())
 
     def read(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Ask the database, as cheaply as a poll must be."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fleetssd.adapters.store import SqlStore
+from fleetssd.checkpoints import VerdictRow
 from fleetssd.cli import main
 from fleetssd.config import load
 from fleetssd.gitea import PullKey, PullRow
@@ -67,6 +68,18 @@ def test_how_sure_a_link_is_can_be_seen(settings: Path, capsys: pytest.CaptureFi
     main(["--config", str(settings), "records", "--json"])
     taught = next(row for row in json.loads(capsys.readouterr().out) if row["state"] == "train")
     assert taught["confidences"] == ["closed", "declared"]
+
+
+def test_the_first_night_of_a_record_can_be_read(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A program reads which night a record taught first, and null where it taught none."""
+    store = SqlStore.open(load(settings).database)
+    store.open_night({"night": 1}, "ssd", NOW)
+    store.decide(VerdictRow(1, "keep", "no gain", "", {}, NOW), ["r1"], NOW)
+    store.close()
+    main(["--config", str(settings), "records", "--json"])
+    assert {row["pull"]: row["first_night"] for row in json.loads(capsys.readouterr().out)} == {
+        1: 1, 2: None, 3: None, 4: None,
+    }  # fmt: skip
 
 
 def test_whose_work_a_record_holds_can_be_seen(settings: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from fleetssd.config import GuardSet
 from fleetssd.errors import Misconfigured
-from fleetssd.guards import SHIPPED, Item, parse_items
+from fleetssd.guards import Item, parse_items
 
+SHIPPED = get_args(GuardSet)
 LEAST = {"shell": 60, "knowledge": 60, "instructions": 60, "harmless": 40, "unsafe": 40}
 ITEM: dict[str, Any] = {
     "id": "a-1",

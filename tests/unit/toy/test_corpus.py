@@ -7,9 +7,11 @@ from itertools import islice
 import pytest
 
 from fleetssd.toy.corpus import Pair, digest, fleet, pretraining
-from fleetssd.toy.dialect import HOUSE_WORDS
+from fleetssd.toy.dialect import HOUSE_MAPPINGS, HOUSE_PREDICATES
 from fleetssd.toy.phrases import SUFFIXES, VERBS
 
+HOUSE_WORDS = frozenset(phrase.split()[0] for phrase in (*HOUSE_PREDICATES.values(), *HOUSE_MAPPINGS.values()))
+"""The words that mark an issue as spoken in the dialect."""
 NAMES = {verb + suffix for verb in VERBS for suffix in SUFFIXES}
 
 
