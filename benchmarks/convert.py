@@ -130,14 +130,14 @@ def measured(command: list[str]) -> Run:
     return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def built(verb: str, adapter: Path, base: Path, out: Path) -> Run:
-    """Build in a process of its own, as a night does."""
+def built(how: str, adapter: Path, base: Path, out: Path) -> Run:
+    """Build in a process of its own, as a night does: "merged", or an adapter of the type that `how` names."""
     code = (
         "import sys; from pathlib import Path; from fleetssd.adapters.gguf_builder import GgufBuilder as B\n"
-        "verb, *paths = sys.argv[1:]; paths = [Path(path) for path in paths]\n"
-        "B().adapter(*paths) if verb == 'adapter' else B().merged(*paths, 1.0)\n"
+        "how, *paths = sys.argv[1:]; paths = [Path(path) for path in paths]\n"
+        "B().merged(*paths, 1.0) if how == 'merged' else B().adapter(*paths, how)\n"
     )
-    return measured([sys.executable, "-c", code, verb, str(adapter), str(base), str(out)])
+    return measured([sys.executable, "-c", code, how, str(adapter), str(base), str(out)])
 
 
 def flushed(path: Path) -> float:
@@ -181,16 +181,17 @@ def told(what: str, runs: list[tuple[Run, float, int]]) -> dict[str, float]:
 
 
 def against_reference(options: argparse.Namespace, scratch: Path, adapter: Path) -> dict[str, float]:
-    """Time the reference converter and ours on the same adapter, to float32, time about."""
+    """Time the reference converter and ours on the same adapter, to the same type, time about."""
     make_config(scratch / "hf", options.layers)
-    command = [options.reference_python, options.reference, "--outtype", "f32", "--base", str(scratch / "hf")]
+    command = [options.reference_python, options.reference, "--outtype", options.type.lower()]
+    command += ["--base", str(scratch / "hf")]
     rows = []
     for _ in range(options.rounds):
         out = scratch / "reference.gguf"
         theirs = measured([*command, "--outfile", str(out), str(adapter)])
         waited = flushed(out)
         out.unlink()
-        ours = built("adapter", adapter, scratch / "base.gguf", out)
+        ours = built(options.type, adapter, scratch / "base.gguf", out)
         out.unlink()
         rows.append((theirs, waited, ours))
     found = {
@@ -214,6 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=LAYERS, help=f"layers; the model itself has {LAYERS}")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is built and copied")
+    parser.add_argument("--type", choices=("F16", "F32"), default="F16", help="of the adapter (default F16)")
     parser.add_argument("--dir", type=Path, help="where to write; needs three times the base")
     parser.add_argument("--reference", help="path of llama.cpp's convert_lora_to_gguf.py")
     parser.add_argument("--reference-python", default=sys.executable, help="a Python with torch and transformers")
@@ -232,7 +234,7 @@ def main() -> None:
         os.sync()
         base, adapter = scratch / "base.gguf", scratch / "adapter"
         lora = told(
-            "adapter", list(alternating(options.rounds, lambda out: built("adapter", adapter, base, out), scratch))
+            "adapter", list(alternating(options.rounds, lambda out: built(options.type, adapter, base, out), scratch))
         )
         reference = against_reference(options, scratch, adapter) if options.reference else None
         merged = told(
@@ -250,7 +252,18 @@ def main() -> None:
         "holds": holds,
         "peer": {"name": "file copy, flushed", "value": merged["copy"]},
     }
-    print(json.dumps(result | {"layers": options.layers, "merged": merged, "adapter": lora, "reference": reference}))
+    print(
+        json.dumps(
+            result
+            | {
+                "layers": options.layers,
+                "type": options.type,
+                "merged": merged,
+                "adapter": lora,
+                "reference": reference,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

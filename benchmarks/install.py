@@ -3,10 +3,11 @@
 The first road puts the adapter's GGUF into the engine and has it pull a manifest from us; the second merges it into the
 Q8_0 base, uploads the whole and lets the engine create a model of it. Both begin with the trained adapter and end with
 a name that `show` proves. Bytes are those that builder and engine wrote to files, by the kernel's count of each process
-and by the growth of the engine's folder. That both roads answer alike is asked of a tiny model of the same kind: of
-random weights of 4B every answer is noise.
+and by the growth of the engine's folder. That both roads answer alike is asked of the tests' tiny model, quantised as
+the large one is, with an adapter that is trained here: what random weights or random adapters say hangs on near-ties,
+which rounding decides.
 
-usage: python -m benchmarks.install [--layers 36] [--rank 16] [--profile 0.34.1] [--dir FOLDER]
+usage: python -m benchmarks.install [--layers 36] [--rank 32] [--type F16] [--profile 0.34.1] [--dir FOLDER]
 """
 
 from __future__ import annotations
@@ -31,21 +32,17 @@ from benchmarks.convert import HIDDEN, LAYERS, VOCABULARY, make_adapter, make_ba
 from fleetssd.adapters.gguf_builder import GgufBuilder
 from fleetssd.adapters.loopback_registry import serve_manifest
 from fleetssd.adapters.ollama_engine import OllamaEngine
+from fleetssd.adapters.trainer_process import ProcessTrainer
+from fleetssd.config import Base, Recipe
 from fleetssd.ports import Prompt
 from fleetssd.recipe import Sampling
+from fleetssd.training import encode_rows
+from tests.e2e import tiny
 
 GOAL = 1 / 20
-FILES = Path(__file__).parents[1] / "tests" / "samples" / "ollama" / "files"
 BASE = "fleet-base:latest"
 GREEDY = Sampling(0.0, 1, 1.0, 0.0, 16)
 ROADS = ("adapter-registry", "merged-create")
-TINY = {
-    "self_attn.q_proj": ("attn_q", 64, 64), "self_attn.k_proj": ("attn_k", 32, 64),
-    "self_attn.v_proj": ("attn_v", 32, 64), "self_attn.o_proj": ("attn_output", 64, 64),
-    "mlp.gate_proj": ("ffn_gate", 128, 64), "mlp.up_proj": ("ffn_up", 128, 64), "mlp.down_proj": ("ffn_down", 64, 128),
-}  # fmt: skip
-"""The matrices of the sample base: rows and columns."""
-PROMPTS = [Prompt(f"def f{number}(x", 1) for number in range(8)]
 
 
 @dataclass(frozen=True)
@@ -100,12 +97,12 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def measured(made: Server, road: str, adapter: Path, base: Path, scratch: Path) -> Road:
-    """Take one road from the trained adapter to the proven name."""
+def measured(made: Server, road: str, adapter: Path, base: Path, scratch: Path, kind: str) -> Road:
+    """Take one road from the trained adapter to the proven name; `kind` is the type of an adapter's matrices."""
     builder, engine, out = GgufBuilder(), made.engine, scratch / f"{road}.gguf"
     before, grown, began = written(made.pid), size(made.folder), time.perf_counter()
     if road == "adapter-registry":
-        builder.adapter(adapter, base, out)
+        builder.adapter(adapter, base, out, kind)
         engine.pull(f"fleet:{road}", BASE, None, engine.upload(out))
     else:
         builder.merged(adapter, base, out, 1.0)
@@ -116,26 +113,32 @@ def measured(made: Server, road: str, adapter: Path, base: Path, scratch: Path) 
     return found
 
 
-def alike(profile: str) -> tuple[bool, bool]:
-    """Return whether both roads give the same greedy answers on the tiny model, and whether they are not the base's."""
+def alike(profile: str, kind: str) -> tuple[bool, bool]:
+    """Return whether both roads give the same greedy answers on the tiny model, and none the base's."""
     with tempfile.TemporaryDirectory() as name, server(Path(name) / "ollama", profile) as made:
-        scratch, base_file = Path(name), FILES / "base.gguf"
-        make_adapter(scratch / "adapter", 2, 4, TINY)
-        made.create(BASE, base_file)
+        scratch = Path(name)
+        model = tiny.make(scratch)
+        (scratch / "rows.jsonl").write_bytes(encode_rows(tiny.ROWS))
+        job = tiny.plan_for(model.hf)
+        ProcessTrainer().train(job, scratch / "rows.jsonl", model.hf, scratch / "run", lambda *_: None)
+        made.create(BASE, model.q8_0)
         for road in ROADS:
-            measured(made, road, scratch / "adapter", base_file, scratch)
+            measured(made, road, scratch / "run" / "adapter", model.q8_0, scratch, kind)
+        prompts = [Prompt(row.prompt, 1) for row in tiny.ROWS]
         base, adapter, merged = (
-            [answer.text for answer in made.engine.complete(model, PROMPTS, GREEDY, lambda *_: None)]
-            for model in (BASE, *(f"fleet:{road}" for road in ROADS))
+            [answer.text for answer in made.engine.complete(name, prompts, GREEDY, lambda *_: None)]
+            for name in (BASE, *(f"fleet:{road}" for road in ROADS))
         )
-        return adapter == merged, adapter != base
+        return adapter == merged, all(one != other for one, other in zip(adapter, base, strict=True))
 
 
 def main() -> None:
     """Print a row for each road and, last, the claim as one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=LAYERS, help=f"layers; the model itself has {LAYERS}")
-    parser.add_argument("--rank", type=int, default=16, help="the adapter's, on all seven matrices (default 16)")
+    rank, kind = (table.model_fields[name].default for table, name in ((Recipe, "rank"), (Base, "adapter_type")))
+    parser.add_argument("--rank", type=int, default=rank, help=f"on all seven matrices (default {rank}, the recipe's)")
+    parser.add_argument("--type", choices=("F16", "F32"), default=kind, help=f"of the adapter (default {kind})")
     parser.add_argument("--profile", default="0.34.1", help="Ollama to stand in for (default 0.34.1)")
     parser.add_argument("--dir", type=Path, help="where to write; needs five times the base, all of it given back")
     args = parser.parse_args()
@@ -150,12 +153,12 @@ def main() -> None:
         os.sync()
         with server(scratch / "ollama", args.profile) as made:
             made.create(BASE, base)
-            roads = {road: measured(made, road, adapter, base, scratch) for road in ROADS}
+            roads = {road: measured(made, road, adapter, base, scratch, args.type) for road in ROADS}
     print(f"{'road':>17} {'seconds':>8} {'written MB':>11} {'kept MB':>9}")
     for road, found in roads.items():
         print(f"{road:>17} {found.seconds:>8.1f} {found.written / 1e6:>11.0f} {found.kept / 1e6:>9.0f}")
     small, large = (roads[road] for road in ROADS)
-    same, changed = alike(args.profile)
+    same, changed = alike(args.profile, args.type)
     ratio = small.written / large.written
     print(f"the same greedy answers by both roads, and not the base's, on the tiny model: {same and changed}")
     result = {
@@ -165,6 +168,7 @@ def main() -> None:
         "holds": ratio <= GOAL and same and changed,
         "layers": args.layers,
         "rank": args.rank,
+        "type": args.type,
         "seconds": {road: round(found.seconds, 2) for road, found in roads.items()},
         "written": {road: found.written for road, found in roads.items()},
         "kept": {road: found.kept for road, found in roads.items()},

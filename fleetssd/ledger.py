@@ -40,6 +40,7 @@ def ledger(night: Night) -> dict[str, Any] | None:
             "adapter": train.get("adapter_digest"),
             "files": build.get("files"),
         },
+        "adapter_type": build.get("adapter_type"),
         "retyped": build.get("retyped"),
     }
 
@@ -68,6 +69,7 @@ def ledger_lines(spent: Mapping[str, Any]) -> list[tuple[str, str]]:
         "seed, threads": f"{plan.get('seed', '-')}, {plan.get('threads', '-')}",
         **{f"{name.replace('_', ' ')} sha256": digests[name] for name in _DIGESTS},
         **{f"{name}.gguf sha256": digest for name, digest in (digests["files"] or {}).items()},
+        "adapter.gguf type": spent["adapter_type"],
         "other types": ", ".join(f"{change}: {count}" for change, count in (spent["retyped"] or {}).items()),
     }
     return [(name, str(value or "-")) for name, value in lines.items()]

@@ -1,4 +1,7 @@
-"""A LoRA without effect, as GGUF bytes: what an engine is asked to load before a night relies on adapters."""
+"""A LoRA without effect, as GGUF bytes: what an engine is asked to load before a night relies on adapters.
+
+Its matrices are F16, as a night's are by default.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 _ALIGNMENT = 32
 _STRING, _F32 = 8, 6
+_F16, _WIDTH = 1, 2
 
 
 def for_model(show: Mapping[str, Any]) -> bytes | None:
@@ -32,11 +36,15 @@ def blank(architecture: str, tensor: str, inputs: int, outputs: int) -> bytes:
         _text("adapter.type", "lora"),
         _string("adapter.lora.alpha") + struct.pack("<If", _F32, 1.0),
     ]
-    first = 4 * inputs + -4 * inputs % _ALIGNMENT
+    first = _padded(_WIDTH * inputs)
     infos = [_info(f"{tensor}.lora_a", (inputs, 1), 0), _info(f"{tensor}.lora_b", (1, outputs), first)]
     head = struct.pack("<4sIQQ", b"GGUF", 3, len(infos), len(keys)) + b"".join(keys + infos)
     head += bytes(-len(head) % _ALIGNMENT)
-    return head + bytes(first + 4 * outputs + -4 * outputs % _ALIGNMENT)
+    return head + bytes(first + _padded(_WIDTH * outputs))
+
+
+def _padded(size: int) -> int:
+    return size + -size % _ALIGNMENT
 
 
 def _string(text: str) -> bytes:
@@ -48,4 +56,4 @@ def _text(key: str, value: str) -> bytes:
 
 
 def _info(name: str, shape: Sequence[int], offset: int) -> bytes:
-    return _string(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, offset)
+    return _string(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, _F16, offset)

@@ -724,9 +724,9 @@ class FakeBuilder:
 
     built: list[tuple[str, float]] = field(default_factory=list)
 
-    def adapter(self, adapter: Path, base_gguf: Path, out: Path) -> str:
+    def adapter(self, adapter: Path, base_gguf: Path, out: Path, kind: str) -> str:
         """Write an adapter."""
-        return self._write("adapter", 1.0, adapter, out)
+        return self._write(f"adapter {kind}", 1.0, adapter, out)
 
     def merged(self, adapter: Path, base_gguf: Path, out: Path, tau: float) -> str:
         """Write a merged file."""

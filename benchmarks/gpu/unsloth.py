@@ -205,7 +205,7 @@ def serve(folder: Path, base: tiny.Tiny, done: dict[tuple[str, str, bool], dict[
     for case, found in done.items():
         if case[0] == "unsloth":
             gguf = folder / f"{found['job'].name}.gguf"
-            GgufBuilder().adapter(found["job"] / "adapter", base.q8_0, gguf)
+            GgufBuilder().adapter(found["job"] / "adapter", base.q8_0, gguf, "F16")
             request = {"prompt": tiny.prompts(base, 1)[0], "temperature": 0.0, "n_predict": 4}
             answered.append(bool(tiny.llama_answers(base.q8_0, [request], gguf)[0]))
     return bool(answered) and all(answered)

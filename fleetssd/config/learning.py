@@ -19,6 +19,7 @@ class Base(Section):
     gguf: Path | None = None
     fallback_type: Literal["Q8_0", "F32", "F16", "BF16", "Q5_1", "Q5_0", "Q4_1", "Q4_0"] = "Q8_0"
     llama_quantize: str = Field(default="auto", min_length=1)
+    adapter_type: Literal["F16", "F32"] = "F16"
 
 
 class Recipe(Section):

@@ -169,9 +169,12 @@ def _placed(folder: Path, trainer: Trainer, wanted: Wanted) -> Choice:
     return choice
 
 
-def build(plan: NightPlan, builder: Builder, base: Base, folder: Path, tau: float, road: str) -> dict[str, Any]:
+def build(
+    plan: NightPlan, builder: Builder, base: Base, folder: Path, tau: float, road: str, adapter_type: str
+) -> dict[str, Any]:
     """Build the artefact that will really be served: the GGUF LoRA, and by road the merged file or a baked base.
 
+    `adapter_type` (F16 or F32) is the type of the GGUF LoRA's matrices; a merge reads the trained ones.
     Raises Misconfigured where the GGUF on disk is not the base that the engine serves.
     """
     same_base(plan, base)
@@ -181,13 +184,13 @@ def build(plan: NightPlan, builder: Builder, base: Base, folder: Path, tau: floa
     link.unlink(missing_ok=True)
     link.symlink_to(Path("..") / "train" / "adapter")
     retyped: dict[str, int] = {}
-    files = {"adapter": builder.adapter(adapter, base.gguf, out / "adapter.gguf")}
+    files = {"adapter": builder.adapter(adapter, base.gguf, out / "adapter.gguf", adapter_type)}
     if road.startswith("merged"):
         files["merged"] = builder.merged(adapter, base.gguf, out / "merged.gguf", tau)
         retyped = builder.retyped(base.gguf, out / "merged.gguf")
     elif tau != 1.0:
         files["baked"] = _baked(plan, builder, base, folder, tau)
-    return {"files": files, "tau": tau, "road": road, "retyped": retyped}
+    return {"files": files, "adapter_type": adapter_type, "tau": tau, "road": road, "retyped": retyped}
 
 
 def _baked(plan: NightPlan, builder: Builder, base: Base, folder: Path, tau: float) -> str:

@@ -155,7 +155,8 @@ def _build(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
     best = _tune(shop, plan)
     tau = best / plan.decode.temperature if plan.manage == "bake" else 1.0
     road = choose_road(plan.road, known(shop.store, shop.engine, shop.settings.engine, shop.clock.now()))
-    result = learn.build(plan, shop.builder, shop.base, _folder(shop, plan), tau, road)
+    kind = shop.settings.base.adapter_type
+    result = learn.build(plan, shop.builder, shop.base, _folder(shop, plan), tau, road, kind)
     return {**result, "tuned_temperature": best}
 
 

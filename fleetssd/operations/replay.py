@@ -120,11 +120,13 @@ def _why_other_weights(trained: Mapping[str, Any], result: TrainResult) -> str:
 
 def _built(night: Night, builder: Builder, base: learn.Base, folder: Path) -> Replay:
     """Compare the file that was served, too, where the night came so far."""
-    expected = _result(night, "build").get("files", {}).get("adapter")
+    built = _result(night, "build")
+    expected = built.get("files", {}).get("adapter")
     if expected is None:
         return Replay(night.number, "", "the adapter is the same, byte for byte", "", "")
     learn.same_base(NightPlan.from_json(night.plan), base)
-    found = builder.adapter(folder / "train" / "adapter", base.gguf, folder / "adapter.gguf")
+    kind = built.get("adapter_type", "F32")  # the only one before nights noted it
+    found = builder.adapter(folder / "train" / "adapter", base.gguf, folder / "adapter.gguf", kind)
     if found != expected:
         return Replay(
             night.number, "file", "the same adapter gave another GGUF: another version builds it", expected, found

@@ -121,8 +121,8 @@ class Trainer(Protocol):
 class Builder(Protocol):
     """Turns an adapter folder into the files an engine serves."""
 
-    def adapter(self, adapter: Path, base_gguf: Path, out: Path) -> str:
-        """Write the GGUF LoRA and return its sha256 (hex)."""
+    def adapter(self, adapter: Path, base_gguf: Path, out: Path, kind: str) -> str:
+        """Write the GGUF LoRA, its matrices as `kind` (F16 or F32), and return its sha256 (hex)."""
         ...
 
     def merged(self, adapter: Path, base_gguf: Path, out: Path, tau: float) -> str:

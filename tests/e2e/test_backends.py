@@ -142,7 +142,7 @@ def test_an_adapter_converts_and_is_served(
 ) -> None:
     """The adapter becomes a GGUF that llama.cpp loads beside the base, and answers as PEFT does with the original."""
     adapter = runs[backend].folder / "adapter"
-    GgufBuilder().adapter(adapter, tiny_model.f32, tmp_path / "adapter.gguf")
+    GgufBuilder().adapter(adapter, tiny_model.f32, tmp_path / "adapter.gguf", "F16")
     served = tiny.llama_greedy(tiny_model, tiny_model.f32, tmp_path / "adapter.gguf")
     assert served == tiny.hf_greedy(tiny_model, adapter)
     assert served != tiny.hf_greedy(tiny_model, None)

@@ -80,7 +80,7 @@ def bench(server: str, tiny_model: tiny.Tiny, trained: Trained, tmp_path: Path) 
 def adapter(bench: Bench, change: Callable[[float, Tensors], tuple[float, Tensors]]) -> Path:
     """Build the trained adapter and write it anew with another alpha or other tensors."""
     right, out = bench.folder / "right.gguf", bench.folder / "changed.gguf"
-    GgufBuilder().adapter(bench.trained.folder / "adapter", bench.base, right)
+    GgufBuilder().adapter(bench.trained.folder / "adapter", bench.base, right, "F16")
     read = gguf.GGUFReader(right)
     tensors = {tensor.name: np.array(tensor.data) for tensor in read.tensors}
     alpha, tensors = change(float(read.fields["adapter.lora.alpha"].parts[-1][0]), tensors)

@@ -27,6 +27,8 @@ from tests.e2e.conftest import Trained
 from tests.services.test_learn import PLAN
 
 pytestmark = pytest.mark.e2e
+KINDS = ("F16", "F32")
+"""The types that an adapter's matrices are written in."""
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +103,12 @@ def test_the_merged_gguf_speaks_as_peft_does(
     assert all(mine != theirs for mine, theirs in zip(greedy, base, strict=True))
 
 
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_adapter_gguf_speaks_as_peft_does(
-    builder: GgufBuilder, tiny_model: tiny.Tiny, trained: Trained, greedy: list[list[int]], tmp_path: Path
+    builder: GgufBuilder, tiny_model: tiny.Tiny, trained: Trained, greedy: list[list[int]], kind: str, tmp_path: Path
 ) -> None:
-    """Greedy tokens of the base with the GGUF LoRA in llama.cpp equal Hugging Face's with PEFT."""
-    builder.adapter(trained.folder / "adapter", tiny_model.f32, tmp_path / "adapter.gguf")
+    """Greedy tokens of the base with the GGUF LoRA of either type in llama.cpp equal Hugging Face's with PEFT."""
+    builder.adapter(trained.folder / "adapter", tiny_model.f32, tmp_path / "adapter.gguf", kind)
     assert tiny.llama_greedy(tiny_model, tiny_model.f32, tmp_path / "adapter.gguf") == greedy
 
 
@@ -118,28 +121,34 @@ def test_the_quantised_merge_speaks_as_peft_does(
 
 
 def test_merged_logits_are_pefts(builder: GgufBuilder, tiny_model: tiny.Tiny, trained: Trained, tmp_path: Path) -> None:
-    """Log-probabilities of all tokens, merged in F32 and by GGUF LoRA, lie within 1e-3 of Hugging Face with PEFT."""
+    """Log-probabilities of all tokens, merged in F32 and by GGUF LoRA, lie by Hugging Face's with PEFT.
+
+    Within 1e-3 in F32; an adapter in F16 within 1e-2, a fifth of what the fidelity test allows at least.
+    """
     adapter, merged = trained.folder / "adapter", tmp_path / "merged.gguf"
     builder.merged(adapter, tiny_model.f32, merged, 1.0)
-    builder.adapter(adapter, tiny_model.f32, tmp_path / "adapter.gguf")
     expected = tiny.hf_logprobs(tiny_model, adapter)
-    by_lora = tiny.llama_logprobs(tiny_model, tiny_model.f32, tmp_path / "adapter.gguf")
-    for found in (tiny.llama_logprobs(tiny_model, merged), by_lora):
-        for ours, theirs in zip(found, expected, strict=True):
+    found = {1e-3: [tiny.llama_logprobs(tiny_model, merged)], 1e-2: []}
+    for kind, bound in zip(KINDS, (1e-2, 1e-3), strict=True):
+        builder.adapter(adapter, tiny_model.f32, tmp_path / "adapter.gguf", kind)
+        found[bound].append(tiny.llama_logprobs(tiny_model, tiny_model.f32, tmp_path / "adapter.gguf"))
+    for bound, answers in [(bound, one) for bound, each in found.items() for one in each]:
+        for ours, theirs in zip(answers, expected, strict=True):
             assert len(ours) == len(theirs)
-            assert max(abs(ours[token] - theirs[token]) for token in ours) < 1e-3
+            assert max(abs(ours[token] - theirs[token]) for token in ours) < bound
 
 
 def test_llama_rows_are_interleaved(builder: GgufBuilder, tmp_path: Path) -> None:
-    """For `llama`, whose q and k rows are reordered, merged file and adapter give PEFT's greedy tokens."""
+    """For `llama`, whose q and k rows are reordered, merged file and adapters of both types give PEFT's tokens."""
     model = tiny.make(tmp_path, "llama")
     adapter = tmp_path / "adapter"
     random_adapter(adapter, model)
     builder.merged(adapter, model.f32, tmp_path / "merged.gguf", 1.0)
-    builder.adapter(adapter, model.f32, tmp_path / "adapter.gguf")
     expected = tiny.hf_greedy(model, adapter)
     assert tiny.llama_greedy(model, tmp_path / "merged.gguf") == expected
-    assert tiny.llama_greedy(model, model.f32, tmp_path / "adapter.gguf") == expected
+    for kind in KINDS:
+        builder.adapter(adapter, model.f32, tmp_path / "adapter.gguf", kind)
+        assert tiny.llama_greedy(model, model.f32, tmp_path / "adapter.gguf") == expected
 
 
 def test_a_baked_temperature_is_the_callers_temperature(tiny_model: tiny.Tiny, baked: Path) -> None:
@@ -159,7 +168,7 @@ def test_a_base_is_baked_once(builder: GgufBuilder, tiny_model: tiny.Tiny, train
     def night(number: int, tau: float) -> tuple[str, Path]:
         folder = tmp_path / f"{number:04d}"
         shutil.copytree(trained.folder / "adapter", folder / "train" / "adapter")
-        built = learn.build(plan, builder, base, folder, tau, "adapter-registry")
+        built = learn.build(plan, builder, base, folder, tau, "adapter-registry", "F16")
         path = folder / "artefact" / "baked.gguf"
         assert learn.file_digest(path) == built["files"]["baked"]
         return built["files"]["baked"], path.resolve()
@@ -214,7 +223,7 @@ def test_every_strength_is_pefts(
     """Merged matrices equal PEFT's own merge, and the GGUF LoRA's alpha / r · B @ A gives the same, at any strength."""
     peft = random_adapter(tmp_path / "adapter", tiny_model, **options)
     builder.merged(tmp_path / "adapter", tiny_model.f32, tmp_path / "merged.gguf", 1.0)
-    builder.adapter(tmp_path / "adapter", tiny_model.f32, tmp_path / "adapter.gguf")
+    builder.adapter(tmp_path / "adapter", tiny_model.f32, tmp_path / "adapter.gguf", "F32")
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, 2)
     base, merged, lora = (
         matrices(path) for path in (tiny_model.f32, tmp_path / "merged.gguf", tmp_path / "adapter.gguf")
@@ -238,7 +247,7 @@ def test_merging_keeps_a_tensors_type(
     number = gguf.GGMLQuantizationType[kind]
     requantised(tiny_model.f32, tmp_path / "base.gguf", number)
     builder.merged(trained.folder / "adapter", tmp_path / "base.gguf", tmp_path / "merged.gguf", 1.0)
-    builder.adapter(trained.folder / "adapter", tiny_model.f32, tmp_path / "adapter.gguf")
+    builder.adapter(trained.folder / "adapter", tiny_model.f32, tmp_path / "adapter.gguf", "F32")
     base, lora = matrices(tmp_path / "base.gguf"), matrices(tmp_path / "adapter.gguf")
     merged = {t.name: t for t in gguf.GGUFReader(tmp_path / "merged.gguf").tensors}
     name = "blk.1.ffn_down.weight"
@@ -268,7 +277,7 @@ def test_the_same_input_gives_the_same_file(
     for out in (tmp_path / "one", tmp_path / "two"):
         out.mkdir()
         digests = (
-            builder.adapter(adapter, tiny_model.q8_0, out / "adapter.gguf"),
+            builder.adapter(adapter, tiny_model.q8_0, out / "adapter.gguf", "F16"),
             builder.merged(adapter, tiny_model.q8_0, out / "merged.gguf", 0.2),
             builder.baked(tiny_model.q8_0, out / "baked.gguf", 0.2),
         )
@@ -321,7 +330,7 @@ def test_tied_embeddings_are_refused(
         warnings.simplefilter("ignore")  # PEFT says as much when it saves one
         random_adapter_of(tmp_path / "adapter", targets)
     with pytest.raises(Misconfigured):
-        builder.adapter(tmp_path / "adapter", tiny_model.f32, tmp_path / "adapter.gguf")
+        builder.adapter(tmp_path / "adapter", tiny_model.f32, tmp_path / "adapter.gguf", "F32")
 
 
 def random_adapter_of(folder: Path, modules: list[str]) -> None:
@@ -352,7 +361,7 @@ def test_an_adapter_of_another_base_is_refused(builder: GgufBuilder, tiny_model:
         config,
     )
     with pytest.raises(Corrupt, match=r"blk\.0\.attn_q\.weight"):
-        builder.adapter(tmp_path / "adapter", tiny_model.f32, tmp_path / "adapter.gguf")
+        builder.adapter(tmp_path / "adapter", tiny_model.f32, tmp_path / "adapter.gguf", "F32")
     assert not (tmp_path / "adapter.gguf").exists()
 
 
@@ -554,7 +563,7 @@ def test_building_never_loads_torch(tiny_model: tiny.Tiny, trained: Trained, tmp
         "import fleetssd.adapters.trainer_process\n"
         "adapter, base, out = map(Path, sys.argv[1:])\n"
         "builder = GgufBuilder()\n"
-        "builder.adapter(adapter, base, out / 'a.gguf'); builder.merged(adapter, base, out / 'm.gguf', .5)\n"
+        "builder.adapter(adapter, base, out / 'a.gguf', 'F16'); builder.merged(adapter, base, out / 'm.gguf', .5)\n"
         "builder.baked(base, out / 'b.gguf', .5)\n"
         "heavy = ('torch', 'transformers', 'peft', 'trl', 'datasets', 'safetensors')\n"
         "print([name for name in heavy if name in sys.modules])\n"

@@ -14,10 +14,10 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from fleetssd.adapters.gguf_builder import GgufBuilder
-from fleetssd.errors import Misconfigured
+from fleetssd.errors import Misconfigured, Rejected
 
 pytestmark = pytest.mark.e2e
 
@@ -116,7 +116,7 @@ def rotated(name: str, matrix: np.ndarray) -> np.ndarray:
 
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples" / "lora"
-REFERENCES = sorted(path.parent.name for path in SAMPLES.glob("*/reference.gguf"))
+REFERENCES = sorted((path.parent.name, path.stem[-3:].upper()) for path in SAMPLES.glob("*/reference-f??.gguf"))
 COSMETIC = {"general.name", "general.tags", "general.base_model.count", "general.quantization_version"}
 """What the converter writes of its own, and no reader needs."""
 
@@ -145,16 +145,16 @@ def told(reader: gguf.GGUFReader) -> dict[str, object]:
 
 
 def test_every_family_has_a_reference() -> None:
-    """No promised family lacks a file of the converter's; a vision model's wrapped Gemma 3 is one more."""
-    assert {*REFERENCES} == {*FAMILIES, "gemma3-wrapped"}
+    """No promised family lacks the converter's files of both types; a vision model's wrapped Gemma 3 is one more."""
+    assert {*REFERENCES} == {(name, kind) for name in (*FAMILIES, "gemma3-wrapped") for kind in ("F16", "F32")}
 
 
-@pytest.mark.parametrize("name", REFERENCES)
-def test_an_adapter_equals_the_converters(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "kind"), REFERENCES)
+def test_an_adapter_equals_the_converters(name: str, kind: str, tmp_path: Path) -> None:
     """Names, shapes, types and bytes of all tensors, and the keys that readers need, are the converter's."""
-    reference = gguf.GGUFReader(SAMPLES / name / "reference.gguf")
+    reference = gguf.GGUFReader(SAMPLES / name / f"reference-{kind.lower()}.gguf")
     base_of(tmp_path / "base.gguf", reference)
-    GgufBuilder().adapter(SAMPLES / name, tmp_path / "base.gguf", tmp_path / "out.gguf")
+    GgufBuilder().adapter(SAMPLES / name, tmp_path / "base.gguf", tmp_path / "out.gguf", kind)
     ours, theirs = (
         {tensor.name: (tensor.tensor_type, tensor.data.shape, tensor.data.tobytes()) for tensor in reader.tensors}
         for reader in (gguf.GGUFReader(tmp_path / "out.gguf"), reference)
@@ -179,6 +179,37 @@ def test_a_merge_adds_to_the_right_rows(name: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(tensor.data, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(("kind", "value"), [("F16", 7e4), ("F16", -7e4), ("F16", np.nan), ("F32", np.inf)])
+def test_a_value_out_of_range_is_refused(kind: str, value: float, tmp_path: Path) -> None:
+    """One number that its type cannot hold refuses the whole file, by the module's name; no infinity is ever served."""
+    family = FAMILIES["qwen3"]
+    base(tmp_path / "base.gguf", family)
+    adapter(tmp_path / "adapter", family)
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    tensors["base_model.model.model.layers.1.mlp.up_proj.lora_B.weight"][5, 3] = value
+    save_file(tensors, weights)
+    with pytest.raises(Rejected, match=r"layers\.1\.mlp\.up_proj.*range of float") as caught:
+        GgufBuilder().adapter(tmp_path / "adapter", tmp_path / "base.gguf", tmp_path / "out.gguf", kind)
+    assert "adapter_type" in caught.value.hint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base.gguf"]
+
+
+def test_half_precision_holds_what_its_largest_number_does(tmp_path: Path) -> None:
+    """A value at the end of the range is written, and one beyond it as float32."""
+    family = FAMILIES["qwen3"]
+    base(tmp_path / "base.gguf", family)
+    adapter(tmp_path / "adapter", family)
+    weights, key = tmp_path / "adapter" / "adapter_model.safetensors", "base_model.model.model.layers.0.mlp.up_proj"
+    for kind, value in (("F16", 65504.0), ("F32", 7e4)):
+        tensors = load_file(weights)
+        tensors[f"{key}.lora_A.weight"][0, 0] = value
+        save_file(tensors, weights)
+        GgufBuilder().adapter(tmp_path / "adapter", tmp_path / "base.gguf", tmp_path / "out.gguf", kind)
+        read = {tensor.name: tensor.data for tensor in gguf.GGUFReader(tmp_path / "out.gguf").tensors}
+        assert read["blk.0.ffn_up.weight.lora_a"][0, 0] == value
+
+
 def test_experts_are_refused(tmp_path: Path) -> None:
     """Experts are stacked in a GGUF, where a LoRA of one of them has no name: Misconfigured, with what can be done."""
     family = FAMILIES["qwen3moe"]
@@ -186,7 +217,7 @@ def test_experts_are_refused(tmp_path: Path) -> None:
     expert = {"mlp.experts.0.gate_proj": ("ffn_gate", (WIDE, HIDDEN))}
     adapter(tmp_path / "adapter", Family("qwen3moe", expert))
     with pytest.raises(Misconfigured, match="experts") as caught:
-        GgufBuilder().adapter(tmp_path / "adapter", tmp_path / "base.gguf", tmp_path / "out.gguf")
+        GgufBuilder().adapter(tmp_path / "adapter", tmp_path / "base.gguf", tmp_path / "out.gguf", "F16")
     assert "attention" in caught.value.hint
     assert not (tmp_path / "out.gguf").exists()
 
@@ -197,5 +228,5 @@ def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
     base(tmp_path / "base.gguf", family)
     adapter(tmp_path / "adapter", family)
     with pytest.raises(Misconfigured, match="falcon") as caught:
-        GgufBuilder().adapter(tmp_path / "adapter", tmp_path / "base.gguf", tmp_path / "out.gguf")
+        GgufBuilder().adapter(tmp_path / "adapter", tmp_path / "base.gguf", tmp_path / "out.gguf", "F16")
     assert "qwen3moe" in caught.value.hint

@@ -285,13 +285,20 @@ def test_samples_are_kept_in_chunks(scene: Scene) -> None:
     assert len(scene.store.samples(1)) == total
 
 
+def test_the_adapter_is_written_in_the_type_that_settings_name(scene: Scene) -> None:
+    """`[base] adapter_type` reaches the builder, and the night notes it for a replay."""
+    scene.run(base={"adapter_type": "F32"})
+    assert scene.builder.built == [("adapter F32", 1.0)]
+    assert scene.result("build")["adapter_type"] == "F32"
+
+
 @pytest.mark.parametrize(
     ("manage", "road", "built"),
     [
-        ("none", "adapter-registry", [("adapter", 1.0)]),
-        ("none", "merged-create", [("adapter", 1.0), ("merged", 1.0)]),
-        ("bake", "adapter-registry", [("adapter", 1.0), ("baked", 0.4)]),
-        ("bake", "merged-create", [("adapter", 1.0), ("merged", 0.4)]),
+        ("none", "adapter-registry", [("adapter F16", 1.0)]),
+        ("none", "merged-create", [("adapter F16", 1.0), ("merged", 1.0)]),
+        ("bake", "adapter-registry", [("adapter F16", 1.0), ("baked", 0.4)]),
+        ("bake", "merged-create", [("adapter F16", 1.0), ("merged", 0.4)]),
     ],
 )
 def test_a_temperature_is_baked_in_only_where_that_is_asked_for(

@@ -27,10 +27,13 @@ DECODE = Sampling(1.0, 0, 1.0, 0.0, 8, TEMPERATURE_FIRST)
 
 
 class World:
-    """A store with one trained night over fakes, and the folder that its base lies in."""
+    """A store with one trained night over fakes, and the folder that its base lies in.
 
-    def __init__(self, folder: Path, arm: Any, mix: Path | None = None) -> None:
-        self.mix = mix
+    Its adapter is built in the type `kind`; None: in F32 by a version that noted no type.
+    """
+
+    def __init__(self, folder: Path, arm: Any, mix: Path | None = None, kind: str | None = "F16") -> None:
+        self.mix, self.kind = mix, kind
         self.store = SqlStore.open(f"sqlite:///{folder / 'store.sqlite3'}")
         self.trainer, self.builder = FakeTrainer(), FakeBuilder()
         self.folder = folder
@@ -57,8 +60,10 @@ class World:
         wanted = learn.Wanted(mix=self.mix, mix_ratio=0.5)
         result = learn.train(self.plan, self.store, self.trainer, self.base, night, wanted, lambda *_: None)
         self.store.finish_stage(StageRow(1, "train", result, NOW, NOW))
-        built = learn.build(self.plan, self.builder, self.base, night, 1.0, "adapter-registry")
-        self.store.finish_stage(StageRow(1, "build", built, NOW, NOW))
+        kind = self.kind or "F32"
+        built = learn.build(self.plan, self.builder, self.base, night, 1.0, "adapter-registry", kind)
+        noted = {key: value for key, value in built.items() if key != "adapter_type" or self.kind}
+        self.store.finish_stage(StageRow(1, "build", noted, NOW, NOW))
 
     def replay(self) -> Replay:
         """Replay the night in a new folder."""
@@ -68,6 +73,14 @@ class World:
             1, store=self.store, trainer=self.trainer, builder=self.builder, base=self.base, mix=self.mix,
             folder=folder, progress=lambda *_: None,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["F16", "F32", None])
+def test_a_file_is_built_again_in_the_type_of_its_night(tmp_path: Path, kind: str | None) -> None:
+    """The type is read from the night, not from today's settings; a night that noted none was built in F32."""
+    world = World(tmp_path, "merged", kind=kind)
+    assert world.replay().same
+    assert [what for what, _ in world.builder.built] == [f"adapter {kind or 'F32'}"] * 2
 
 
 @pytest.mark.parametrize("arm", ["ssd", "merged"])

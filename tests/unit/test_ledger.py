@@ -40,11 +40,13 @@ def test_what_was_not_measured_is_null() -> None:
 
 def test_sampler_and_build_are_in_it() -> None:
     """What drew the samples, and which types changed, stand beside the cost."""
-    sample, build = {"engine": "llama.cpp; temperature 1.5"}, {"files": {"merged": "m"}, "retyped": {"Q4_K > Q8_0": 7}}
+    sample = {"engine": "llama.cpp; temperature 1.5"}
+    build = {"files": {"merged": "m"}, "adapter_type": "F16", "retyped": {"Q4_K > Q8_0": 7}}
     found = ledger(night(sample=sample, train={}, build=build))
     assert found is not None
     assert found["sampler"]["engine"] == "llama.cpp; temperature 1.5"
     assert (found["digests"]["files"], found["retyped"]) == ({"merged": "m"}, {"Q4_K > Q8_0": 7})
+    assert found["adapter_type"] == "F16"
 
 
 def test_a_person_reads_every_part_of_it() -> None:
@@ -68,7 +70,7 @@ def test_a_person_reads_every_part_of_it() -> None:
     assert lines["seed, threads"] == "7, 2"
     assert (lines["rows sha256"], lines["base gguf sha256"], lines["merged.gguf sha256"]) == ("r", "b", "f")
     assert lines["other types"] == "Q4_K > Q8_0: 7"
-    assert lines["sampled by"] == "-"
+    assert (lines["adapter.gguf type"], lines["sampled by"]) == ("-", "-")
 
 
 @pytest.mark.parametrize(

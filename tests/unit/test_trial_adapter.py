@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf import GGUFReader
+from gguf import GGMLQuantizationType, GGUFReader
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,17 +22,18 @@ def test_header_and_size_fit_any_shape(inputs: int, outputs: int) -> None:
     a, b = (header.tensors[f"blk.0.attn_q.weight.lora_{side}"] for side in "ab")
     assert (a.shape, b.shape) == ((1, inputs), (outputs, 1))
     assert a.offset % 32 == b.offset % 32 == 0
-    assert a.offset + 4 * inputs <= b.offset
-    assert b.offset + 4 * outputs <= len(data)
+    assert a.offset + 2 * inputs <= b.offset
+    assert b.offset + 2 * outputs <= len(data)
 
 
 def test_the_gguf_package_reads_an_adapter_of_zeros(tmp_path: Path) -> None:
-    """Type, kind and alpha are those of a LoRA, and every value is zero."""
+    """Type and kind are those of a LoRA, every matrix is F16 as a night's are, and every value is zero."""
     path = tmp_path / "trial.gguf"
     path.write_bytes(blank("qwen3", "blk.0.attn_q.weight", 64, 48))
     reader = GGUFReader(path)
     told = [reader.fields[key].contents() for key in ("general.architecture", "general.type", "adapter.type")]
     assert told == ["qwen3", "adapter", "lora"]
+    assert [tensor.tensor_type for tensor in reader.tensors] == [GGMLQuantizationType.F16] * 2
     assert all(not np.any(tensor.data) for tensor in reader.tensors)
 
 

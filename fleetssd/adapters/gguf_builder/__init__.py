@@ -24,12 +24,13 @@ class GgufBuilder:
         self._fallback = fallback
         self._quantize = quantize
 
-    def adapter(self, adapter: Path, base_gguf: Path, out: Path) -> str:
-        """Write the GGUF LoRA (F32) and return its sha256 (hex).
+    def adapter(self, adapter: Path, base_gguf: Path, out: Path, kind: str) -> str:
+        """Write the GGUF LoRA, its matrices as `kind` (F16 or F32), and return its sha256 (hex).
 
-        Raises Corrupt where the adapter's matrices do not fit the base, Misconfigured where no GGUF LoRA can say it.
+        Raises Corrupt where the adapter's matrices do not fit the base, Misconfigured where no GGUF LoRA can say it,
+        Rejected where a value leaves the range of `kind`.
         """
-        return write_lora(read_adapter(adapter), read_base(base_gguf), out)
+        return write_lora(read_adapter(adapter), read_base(base_gguf), out, kind)
 
     def merged(self, adapter: Path, base_gguf: Path, out: Path, tau: float) -> str:
         """Write the merged GGUF, with τ baked in where it is not 1, and return its sha256 (hex).

@@ -91,8 +91,9 @@ def main() -> None:
         folder = HERE / name
         make_base(folder, name)
         make_adapter(folder, name)
-        out = ["--outtype", "f32", "--outfile", str(folder / "reference.gguf")]
-        subprocess.run([sys.executable, str(converter), "--base", str(folder), *out, str(folder)], check=True)
+        for kind in ("f16", "f32"):
+            out = ["--outtype", kind, "--outfile", str(folder / f"reference-{kind}.gguf")]
+            subprocess.run([sys.executable, str(converter), "--base", str(folder), *out, str(folder)], check=True)
 
 
 if __name__ == "__main__":
