@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetssd.admission import REASONS, NotAdmittedError, fingerprint, format_of, ruled
+from fleetssd.admission import REASONS, Admission, NotAdmittedError, executed, fingerprint, format_of, ruled
 from fleetssd.checks import checks_for
 from fleetssd.config import Evaluation, Records
 from fleetssd.problems import Outcome
@@ -66,3 +67,17 @@ def test_a_refusal_says_what_its_code_means() -> None:
     """The hint of a refusal is the sentence of its code."""
     error = NotAdmittedError("prepare_failed", "exit status 1")
     assert (error.code, error.hint) == ("prepare_failed", REASONS["prepare_failed"])
+
+
+def test_what_may_have_been_the_network_is_looked_into_again() -> None:
+    """A tree that was gone is asked for again; tests that pass before the change say so for good."""
+    one = Admission("r1", "refused", "tree_gone", "", "f", 0.0, datetime(2026, 11, 22, tzinfo=UTC))
+    assert not one.settled
+    assert replace(one, code="passes_before").settled
+
+
+def test_only_what_is_judged_by_its_tests_may_be_read_by_a_gate() -> None:
+    """References and refusals are not among the executed."""
+    one = Admission("r1", "executed", "verified", "", "f", 1.0, datetime(2026, 11, 22, tzinfo=UTC))
+    found = {"r1": one, "r2": replace(one, kind="reference"), "r3": replace(one, kind="refused")}
+    assert executed(found) == {"r1"}

@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 
 from fleetssd.artefact import (
     Blob,
+    carried,
     choose_road,
+    elsewhere,
     manifest,
     model_name,
     own_size,
+    room_needed,
     same_name,
     split_tag,
 )
@@ -193,3 +196,27 @@ def test_a_closed_road_is_a_setting_to_mend(setting: str, found: Found) -> None:
     with pytest.raises(Misconfigured) as caught:
         choose_road(setting, found)
     assert "auto" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "out"),
+    [("m:cloud", True), ("m:480b-Cloud", True), ("m", False), ("m:cloudy", False), ("cloud/m:7b", False)],
+)
+def test_a_cloud_tag_leaves_the_house(name: str, out: bool) -> None:
+    """Only the tag sends requests elsewhere, in any letter case."""
+    assert elsewhere(name) == out
+
+
+def test_a_create_is_told_of_the_base_what_it_has() -> None:
+    """What the base says beside its weights is passed on; what it does not have is not named."""
+    told = carried(read_show(SHOW | {"system": "You are careful.", "license": "MIT"}))
+    assert told["system"] == "You are careful."
+    assert told["license"] == ["MIT"]
+    assert told["template"] == TEMPLATE
+    assert {"renderer", "parser"}.isdisjoint(told)
+
+
+def test_a_merged_create_takes_room_twice() -> None:
+    """The server may write a merged file once more; every other road takes the file's own size."""
+    assert room_needed("merged-create", 1000) == 2200
+    assert room_needed("merged-registry", 1000) == room_needed("adapter-create", 1000) == 1000

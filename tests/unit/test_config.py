@@ -68,6 +68,10 @@ def test_example_names_every_key() -> None:
         (with_(forge={"pol_seconds": 3}), "forge.pol_seconds: unknown key, did you mean 'poll_seconds'?"),
         (with_(forgee={}), "forgee: unknown key, did you mean 'forge'?"),
         (with_(web={"prot": 1}), "web.prot: unknown key, did you mean 'port'?"),
+        (
+            with_(evaluation={"repositories": [{"match": "fleet/*", "chek": "make"}]}),
+            "evaluation.repositories.0.chek: unknown key, did you mean 'check'?",
+        ),
     ],
 )
 def test_typo_names_the_nearest_key(table: dict[str, Any], sentence: str) -> None:
@@ -223,3 +227,25 @@ def test_a_sampler_that_cannot_do_what_is_asked_is_refused(recipe: dict[str, str
 def test_a_sampler_that_tempers_last_is_taken_where_parity_is_waived() -> None:
     """Who says that parity does not matter may sample from the engine."""
     assert parse(MINIMAL | {"recipe": {"sampler": "ollama", "parity": "none"}}).recipe.sampler == "ollama"
+
+
+@pytest.mark.parametrize(
+    ("tables", "says"),
+    [
+        ({"decode": {"clamp": True}}, 'manage = "gateway" or "bake"'),
+        ({"telemetry": {"queue": 10, "batch": 11}}, "raise queue or lower batch"),
+        ({"evaluation": {"samples": 4, "k": 8}}, "raise samples or lower k"),
+        ({"evaluation": {"check": "make 'test"}}, "a shell could not read this command"),
+        ({"evaluation": {"repositories": [{"match": "*", "prepare": "make 'deps"}]}}, "a shell could not read"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(tables: dict[str, Any], says: str) -> None:
+    """Each key may be fine alone; what they cannot be together is said at once, with what to change."""
+    assert says in refusal(MINIMAL | tables)
+
+
+@pytest.mark.parametrize(("device", "fits"), [("cuda:1", True), ("xpu", True), ("cpu:1", False), ("gpu", False)])
+def test_devices_are_written_one_way(device: str, fits: bool) -> None:
+    """An accelerator may carry its number."""
+    table = with_(recipe={"device": device})
+    assert parse(table).recipe.device == device if fits else "recipe.device" in refusal(table)

@@ -260,11 +260,14 @@ def test_a_reply_names_what_the_caller_asked_for(line: bytes, renamed: bytes) ->
         b'{"error":"model \\"M\\" not found"}',
         b"data: [DONE]",
         b"event: message_start",
+        b'{"response":"M',
+        b'{1:"M","model":"M"}',
+        b'{"response" "M","model":"M"}',
         b"",
     ],
 )
 def test_what_the_model_says_is_never_touched(line: bytes) -> None:
-    """A name within an answer, a tool call or an error stays."""
+    """A name within an answer, a tool call or an error stays, and half a line or no JSON passes as it is."""
     line = line.replace(b"M", WAY.model.encode())
     assert rename(line, Ask(b"", "fleet-coder", WAY.model)) == line
 

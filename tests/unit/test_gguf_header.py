@@ -105,3 +105,18 @@ def test_damage_never_raises_another_error(noise: bytes, at: int) -> None:
     except Corrupt:
         return
     assert all(tensor.offset < len(file) for tensor in header.tensors.values())
+
+
+def test_an_alignment_below_one_is_corrupt() -> None:
+    """Nothing can be padded to a multiple of zero."""
+    file = whole((*KEYS, key("general.alignment", 4, struct.pack("<I", 0))))
+    with pytest.raises(Corrupt, match="alignment"):
+        gguf_header.parse(file, len(file))
+
+
+def test_a_written_table_is_the_one_that_was_read() -> None:
+    """Names, types, shapes and offsets come out in the bytes that a file has them in."""
+    file = whole()
+    header = gguf_header.parse(file, len(file))
+    rows = {name: (each.type, each.shape, each.offset - header.start) for name, each in header.tensors.items()}
+    assert gguf_header.write_table(rows) == b"".join(TENSORS)

@@ -43,7 +43,7 @@ def night(number: int = 2, hours: float = 1.0, train: dict[str, Any] | None = No
     return Night(number, "done", "merged", plan, NOW, NOW, "", stages, row)
 
 
-_NUMBERS = ("precondition", "stopped", "tau", "e_value", "splits", "budget", "engine")
+_NUMBERS = ("precondition", "stopped", "tau", "e_value", "splits", "budget", "engine", "reference")
 
 
 def answers(arm: str, passed: dict[str, list[bool]], text: str = "a b") -> list[Answer]:
@@ -101,6 +101,24 @@ def test_what_an_interval_does_not_say_is_noted() -> None:
     assert [note.split()[0] for note in notes] == ["Before", "40", "The", "The", "A"]
     assert "after 20 of 40" in notes[2]
     assert composed(night(stopped={**stopped, "decision": "continue"})).notes == ()
+
+
+def test_issues_without_tests_are_weaker_evidence_beside_the_verdict() -> None:
+    """How often base and candidate write the merged change itself is noted, as what decides nothing."""
+    beside = {"problems": 12, "base": {"point": 0.05}, "candidate": {"point": 0.25}}
+    (note,) = composed(night(reference=beside)).notes
+    assert "decides nothing: on 12 issues without tests the base in 5.0 % and the candidate in 25.0 %" in note
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("promote", "is promoted"), ("carry", "is carried on"), ("drop", "is dropped")]
+)
+def test_a_challenger_that_was_asked_beside_is_noted(kind: str, words: str) -> None:
+    """The night that carried it, its artefact and its ruling stand in one note."""
+    of, ruling = night(), {"kind": kind, "origin": 1, "artefact": "c" * 64, "reason": "e-value 3 of 40 needed"}
+    ruling |= {"e_value": 3.0, "needed": 40.0, "issues": 25}
+    told = composed(replace(of, stages=(*of.stages, StageRow(2, "challenge", ruling, NOW, NOW))))
+    assert told.notes[-1] == f"The challenger of night 1 (cccccccccccc) {words}: e-value 3 of 40 needed."
 
 
 def test_a_night_without_a_sandbox_says_so_first() -> None:
@@ -236,6 +254,16 @@ def test_intervals_name_their_levels() -> None:
     assert "share of the error budget: 97 % interval" in text
     assert "Intervals are at 95 % by issue" in text
     assert "## Guard tasks, 90 % intervals" in text
+
+
+def test_a_verdict_of_before_the_error_budget_has_one_interval() -> None:
+    """An older version kept no interval at tonight's share: Markdown leaves its line out and keeps the other."""
+    of = night()
+    assert of.verdict is not None
+    old = replace(of, verdict=replace(of.verdict, evidence={**of.verdict.evidence, "lift_tonight": None}))
+    text = markdown(composed(old))
+    assert "tonight's share" not in text
+    assert "Gain in pass@1 over the incumbent" in text
 
 
 def test_the_error_budget_is_told_and_a_changed_rule_is_never_silent() -> None:

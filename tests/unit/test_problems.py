@@ -119,3 +119,15 @@ def test_all_runs_of_an_answer_must_pass() -> None:
     assert combine((good, void, bad)) == bad
     assert combine((good, void)) == void
     assert combine(()) == Outcome(passed=False)
+
+
+def test_an_answer_is_a_change_or_says_why_it_is_none() -> None:
+    """The solution of a completion is written at its path; a completion without one is malformed."""
+    assert problem().answer("```python\nx = 1\n```") == Change((("src/f.py", "x = 1\n"),))
+    assert isinstance(problem().answer(""), Malformed)
+
+
+def test_what_the_merged_change_removed_is_gone_for_every_answer() -> None:
+    """A check runs without the tests that the merged change removed, and without what the answer removed."""
+    made = problem(removed=("tests/old.py",))
+    assert made.gone(Change((), ("src/g.py", "tests/old.py"))) == ("src/g.py", "tests/old.py")

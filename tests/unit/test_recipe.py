@@ -77,3 +77,18 @@ def test_production_tempers_last_and_the_recipe_first() -> None:
     """llama.cpp's own order tempers last; the paper's tempers, then truncates."""
     assert Sampling(1.0, 40, 1.0, 0.0, 64).order[-1] == "temperature"
     assert TEMPERATURE_FIRST[0] == "temperature"
+
+
+def test_a_decode_is_told_in_the_order_of_its_use() -> None:
+    """Each parameter with its value; an engine that tempers last says so."""
+    last = Sampling(1.5, 20, 0.8, 0.0, 64)
+    assert last.described == "top_k 20 > top_p 0.8 > min_p 0 > temperature 1.5 (temperature last)"
+    assert replace(last, order=TEMPERATURE_FIRST).described.startswith("temperature 1.5 > top_k 20")
+
+
+@given(plans)
+def test_the_teachers_decode_is_served_as_an_engine_serves(plan: NightPlan) -> None:
+    """The training's temperature and truncation, in the engine's order and at the length of an answer."""
+    found = plan.teacher_decode
+    assert (found.max_tokens, found.order) == (plan.decode.max_tokens, plan.decode.order)
+    assert replace(found, max_tokens=plan.sampling.max_tokens, order=plan.sampling.order) == plan.sampling

@@ -147,3 +147,10 @@ def test_any_text_can_be_looked_at(prompt: str, solution: str, path: str) -> Non
     one, other = record(prompt, solution, path), record(solution, prompt, path)
     assert alike(one, one) == 1
     assert alike(one, other) == alike(other, one)
+
+
+def test_the_number_of_an_issue_is_no_word_of_a_wish() -> None:
+    """What a wish refers to says nothing of what it wishes for; a plain number does."""
+    wished = looks(record("Add the sum of 30", ANSWER)).words
+    assert looks(record("Add the sum #12 of !7 30", ANSWER)).words == wished
+    assert looks(record("Add the sum of 31", ANSWER)).words != wished

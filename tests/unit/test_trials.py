@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from fleetssd import config
 from fleetssd.canary import Canary
-from fleetssd.trials import Outcome, Trial, held_back, open_trial, resting
+from fleetssd.trials import Outcome, Trial, held_back, margins, open_trial, resting
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -38,3 +39,12 @@ def test_the_last_trial_decides_what_dawn_may_do(outcome: Outcome, *, held: bool
     """What runs or was aborted is no automatic flip's; what nobody decided is as it was before."""
     assert held_back([STOPPED, replace(RUNS, outcome=outcome)], "one") == held
     assert not held_back([STOPPED], "two")
+
+
+def test_margins_are_the_settings() -> None:
+    """What a candidate may be worse by is what an operator wrote, each number in its place."""
+    rules = config.Canary(max_error_rise=0.01, max_empty_rise=0.02, max_capped_rise=0.03, max_slowdown=0.04)
+    found = margins(rules)
+    assert (found.error_rise, found.empty_rise, found.capped_rise, found.slowdown) == (0.01, 0.02, 0.03, 0.04)
+    assert (found.merge_drop, found.false_alarm) == (rules.max_merge_drop, rules.false_alarm)
+    assert (found.min_calls, found.min_tasks) == (rules.min_calls, rules.min_tasks)

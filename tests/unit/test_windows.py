@@ -132,6 +132,8 @@ def test_what_is_open_says_why() -> None:
     merged = compare(replace(GOOD, tasks=3, merged=1), GOOD, MARGINS)[-1]
     assert merged.sentence.endswith("(3 on one side, 20 needed)")
     assert (merged.incumbent, merged.candidate) == pytest.approx((0.8, 1 / 3))
+    none = compare(replace(GOOD, tasks=0, merged=0), GOOD, MARGINS)[-1]
+    assert none.sentence == f"merged tasks: {none.open}"
 
 
 @given(st.integers(20, 10**6))
