@@ -15,6 +15,7 @@ from fleetssd.admission import Admission, NotAdmittedError
 from fleetssd.artefact import Probe
 from fleetssd.checkpoints import ORDER, Answer, Checkpoint, Night, Sample, StageRow, Swap, VerdictRow
 from fleetssd.checks import Preparation
+from fleetssd.config import EngineKind
 from fleetssd.diffs import PullDiff
 from fleetssd.errors import Corrupt, FleetError, Rejected
 from fleetssd.gitea import Commit, Delivery, IssueText, MergedPull, PullKey, PullRow, unread_times
@@ -36,6 +37,8 @@ class Killed(BaseException):
 
 class FakeEngine:
     """Names to (digest, blob, adapter); `answer` writes the completions; `before` may raise before any call."""
+
+    kind: EngineKind = "ollama"
 
     def __init__(self) -> None:
         self.models: dict[str, tuple[str, str, str | None]] = {}

@@ -11,7 +11,7 @@ from fleetssd.config.learning import Base, Recipe
 from fleetssd.config.reading import load, parse
 from fleetssd.config.running import Prices, Schedule, Web
 from fleetssd.config.section import Section
-from fleetssd.config.serving import Canary, Decode, Engine, Gateway, Telemetry, Watch
+from fleetssd.config.serving import Canary, Decode, Engine, EngineKind, Gateway, Telemetry, Watch
 from fleetssd.config.settings import Settings
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Checking",
     "Decode",
     "Engine",
+    "EngineKind",
     "Evaluation",
     "Fleet",
     "Forge",

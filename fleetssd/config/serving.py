@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
 from fleetssd.config.section import Section, http_url
 
+EngineKind: TypeAlias = Literal["ollama", "llama-server", "vllm"]
+"""What serves the fleet."""
+
 
 class Engine(Section):
     """The server that serves the fleet: an Ollama, or one that takes adapters from a folder."""
 
-    kind: Literal["ollama", "llama-server", "vllm"] = "ollama"
+    kind: EngineKind = "ollama"
     url: str = "http://127.0.0.1:11434"
     base_model: str = "fleet-base:latest"
     alias: str = "fleet-coder:latest"

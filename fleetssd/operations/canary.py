@@ -53,15 +53,10 @@ def start(
     """Put a candidate before a share of the fleet's tasks, loaded, and return its line.
 
     Raises Rejected where it serves already, another one runs, the engine has it not, the watch aborted it a short while
-    ago and nobody says `again`, or both do not stay in memory and nobody says `crowded`; Misconfigured where the engine
-    cannot serve two; Transient where a swap runs.
+    ago and nobody says `again`, or both do not stay in memory and nobody says `crowded`; Misconfigured where nothing
+    serves yet; Transient where a swap runs.
     """
     rules = settings.canary
-    if settings.engine.kind == "llama-server":
-        raise Misconfigured(
-            "a llama-server ignores which model is asked for, so nothing can be split",
-            hint="Flip, and let the watch look; or serve by Ollama or vLLM.",
-        )
     with swap.alone(store, "operator", now):
         current = served(store.swaps(), store.checkpoints())
         if current is None:

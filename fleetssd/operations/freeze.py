@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from fleetssd.admission import Admission, executed
+from fleetssd.advice import ADVICE
 from fleetssd.checkpoints import Checkpoint, Night
 from fleetssd.config import Settings
 from fleetssd.errors import Misconfigured
@@ -61,17 +62,15 @@ def freeze(settings: Settings, store: Store, engine: Engine, now: datetime) -> N
 
 def base_checkpoint(settings: Settings, engine: Engine, now: datetime) -> Checkpoint:
     """Describe the frozen base as the engine serves it. Raises Misconfigured where base or alias is missing."""
-    model, alias = settings.engine.base_model, settings.engine.alias
+    model, alias, told = settings.engine.base_model, settings.engine.alias, ADVICE[settings.engine.kind]
     digest = engine.digest_of(model)
     if digest is None:
         raise Misconfigured(
             f"the engine has no model {model}",
-            hint=f"Create it first (`ollama create {model} -f Modelfile`), or name another in [engine] base_model.",
+            hint=told.no_base.format(model=model),
         )
     if engine.digest_of(alias) is None:
-        raise Misconfigured(
-            f"the engine has no alias {alias}", hint=f"Point it to the base once: ollama cp {model} {alias}"
-        )
+        raise Misconfigured(f"the engine has no alias {alias}", hint=told.no_alias.format(model=model, alias=alias))
     if engine.adapter_of(model) is not None:
         raise Misconfigured(f"{model} has an adapter of its own", hint="Name the pristine base in [engine] base_model.")
     return Checkpoint(

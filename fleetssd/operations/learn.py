@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fleetssd.advice import ADVICE
 from fleetssd.checkpoints import Sample
-from fleetssd.config import Settings
+from fleetssd.config import EngineKind, Settings
 from fleetssd.errors import Corrupt, Misconfigured, Rejected
 from fleetssd.placement import Choice, Placement
 from fleetssd.ports import Builder, Progress, Prompt, Sampler, Store, Trainer
@@ -25,16 +26,18 @@ CHUNK = 96
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The frozen base on disk: Hugging Face folder and GGUF."""
+    """The frozen base on disk: Hugging Face folder and GGUF; `engine` is the kind that serves it."""
 
     weights: Path
     gguf: Path
+    engine: EngineKind = "ollama"
 
     @classmethod
     def named(cls, settings: Settings) -> Base:
         """Return the files that settings name, else those in the data folder."""
         default = settings.data_dir / "base"
-        return cls(settings.base.weights or default / "hf", settings.base.gguf or default / "base.gguf")
+        files = settings.base.weights or default / "hf", settings.base.gguf or default / "base.gguf"
+        return cls(*files, settings.engine.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,7 @@ def same_base(plan: NightPlan, base: Base) -> None:
     if file_digest(base.gguf) != plan.base:
         raise Misconfigured(
             f"{base.gguf} is not the base that the engine serves",
-            hint="Point [base] gguf to the engine's own blob (`ollama show --modelfile` names it after FROM): "
-            "some versions rewrite the file that a model is created from.",
+            hint=ADVICE[base.engine].other_base,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fleetssd.advice import ADVICE
 from fleetssd.errors import Rejected, Transient
 from fleetssd.fidelity import GREEDY_TOKENS, Fidelity, Witness, by_greedy, by_likelihoods
 from fleetssd.ports import Completion, Engine, Prompt
@@ -56,7 +57,7 @@ class Smoke:
         if found.rendered != base.rendered:
             raise Rejected(
                 f"{model} renders the chat template differently from {self.base_model}",
-                hint="Compare `ollama show` of both.",
+                hint=ADVICE[self.engine.kind].compare,
             )
         fidelity = self._compare(base, found, tau) if self.witnesses else None
         told = fidelity is not None and fidelity.by == "likelihoods" and fidelity.effect > 0
@@ -71,7 +72,8 @@ class Smoke:
         lost = sorted(key for key in base.keys() | found.keys() if base.get(key) != found.get(key))
         if lost:
             raise Rejected(
-                f"{model} has another {', '.join(lost)} than {self.base_model}", hint="Compare `ollama show` of both."
+                f"{model} has another {', '.join(lost)} than {self.base_model}",
+                hint=ADVICE[self.engine.kind].compare,
             )
 
     def _hear(self, model: str) -> _Heard:

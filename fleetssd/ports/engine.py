@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from fleetssd.artefact import Probe
+from fleetssd.config import EngineKind
 from fleetssd.ports.clock import Progress
 from fleetssd.recipe import Sampling
 
@@ -44,7 +45,9 @@ class Sampler(Protocol):
 
 
 class Engine(Protocol):
-    """An Ollama-compatible server."""
+    """A server of models that takes ours; `kind` is what the settings call it."""
+
+    kind: EngineKind
 
     def version(self) -> str:
         """Return what the server says that it is; for reports and caches, never for decisions."""

@@ -10,6 +10,8 @@ from urllib.parse import quote_from_bytes
 import aiohttp
 from yarl import URL
 
+from fleetssd.advice import ADVICE
+from fleetssd.config import EngineKind
 from fleetssd.errors import Rejected, Transient
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
@@ -23,16 +25,16 @@ _PRINTABLE = bytes(range(0x21, 0x7F)).decode()
 class Away(Transient):
     """No answer from the engine: `refused` (nobody listens), `lost` (before the first byte) or `cut` (after it)."""
 
-    def __init__(self, how: Literal["refused", "lost", "cut"], message: str) -> None:
-        super().__init__(message, hint="Is Ollama running? `ollama serve`")
+    def __init__(self, how: Literal["refused", "lost", "cut"], message: str, hint: str) -> None:
+        super().__init__(message, hint=hint)
         self.how = how
 
 
 class Reply:
     """An engine's reply whose headers are here; `close` lets the engine go, wherever its body is."""
 
-    def __init__(self, reply: aiohttp.ClientResponse) -> None:
-        self._reply = reply
+    def __init__(self, reply: aiohttp.ClientResponse, hint: str) -> None:
+        self._reply, self._hint = reply, hint
         self.status = reply.status
         self.headers: Headers = list(reply.raw_headers)
         self.streams = reply.headers.get("content-type", "").startswith(STREAMS)
@@ -55,7 +57,7 @@ class Reply:
             async for chunk in self._reply.content.iter_any():
                 yield chunk
         except (aiohttp.ClientError, OSError, EOFError) as error:
-            raise Away("cut", f"the engine's answer broke off: {type(error).__name__}") from None
+            raise Away("cut", f"the engine's answer broke off: {type(error).__name__}", self._hint) from None
 
     def close(self) -> None:
         """Give the connection back where the body was read whole, else close it: then the engine stops generating."""
@@ -65,8 +67,8 @@ class Reply:
 class Upstream:
     """Connections to one engine. An answer may be hours of silence away: only its start has a time limit."""
 
-    def __init__(self, url: str, connect_seconds: float = CONNECT_SECONDS) -> None:
-        self.url = url.rstrip("/")
+    def __init__(self, url: str, kind: EngineKind = "ollama", connect_seconds: float = CONNECT_SECONDS) -> None:
+        self.url, self._hint = url.rstrip("/"), ADVICE[kind].away
         self._seconds = connect_seconds
         self._session: aiohttp.ClientSession | None = None
 
@@ -103,14 +105,14 @@ class Upstream:
             )
             reply = await made
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-            raise Away("refused", f"no engine answers at {self.url}") from None
+            raise Away("refused", f"no engine answers at {self.url}", self._hint) from None
         except (aiohttp.InvalidURL, ValueError):
             raise Rejected(
                 "the request has an address or a header that no engine takes", hint="Look at both."
             ) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise Away("lost", f"the engine at {self.url} hung up: {type(error).__name__}") from None
+            raise Away("lost", f"the engine at {self.url} hung up: {type(error).__name__}", self._hint) from None
         if not 200 <= reply.status <= 599:
             reply.close()
-            raise Away("lost", f"the engine at {self.url} answered with status {reply.status}")
-        return Reply(reply)
+            raise Away("lost", f"the engine at {self.url} answered with status {reply.status}", self._hint)
+        return Reply(reply, self._hint)

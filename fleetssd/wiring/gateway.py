@@ -37,7 +37,7 @@ def open_gateway(settings: Settings) -> ASGIApp:
         return fitted(found, settings.engine.kind, settings.engine.base_model, held())
 
     feed = Feed(look, Routing(Route(alias, alias, None)), keys.read if keys else lambda: None)
-    return build_gateway(feed, Upstream(settings.engine.url), open_recorder(settings), settings)
+    return build_gateway(feed, Upstream(settings.engine.url, settings.engine.kind), open_recorder(settings), settings)
 
 
 def _held(settings: Settings) -> Callable[[], Sequence[Applied]]:

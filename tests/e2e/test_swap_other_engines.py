@@ -18,8 +18,10 @@ import pytest
 
 from fleetssd import wiring
 from fleetssd.adapters.store import SqlStore
+from fleetssd.canary import meets
 from fleetssd.checkpoints import Checkpoint
 from fleetssd.config import Settings, load
+from fleetssd.operations import canary
 from fleetssd.operations.capabilities import known
 from fleetssd.operations.freeze import base_checkpoint
 from fleetssd.operations.install import install
@@ -28,6 +30,7 @@ from fleetssd.operations.retention import sweep
 from fleetssd.operations.swap import flip, rollback
 from fleetssd.ports import Engine, Prompt
 from fleetssd.recipe import Lora, NightPlan, Sampling
+from fleetssd.telemetry import Filter
 from tests.contract.llama_server import Running, llama_server
 from tests.contract.vllm_server import vllm_server
 from tests.e2e.test_gateway import gateway
@@ -175,6 +178,49 @@ def test_every_answer_is_the_checkpoints_that_its_header_names(world: World) -> 
     assert {status for status, _, _, _ in heard} == {200}
     assert {(digest, text) for _, digest, text, _ in heard} == {*own.items()}
     assert sum(cached for *_, cached in heard) > len(heard) / 2
+
+
+@pytest.mark.parametrize("world", ["llama-server"], indirect=True)
+def test_a_canary_is_asked_by_its_own_adapter(world: World) -> None:
+    """Tasks stay on their side, whole and streamed, answered as that side's checkpoint is; an abort takes them back.
+
+    A server that restarts meanwhile mixes nothing. Rows of calls name the checkpoint that answered.
+    """
+    first, second = world.put_in(1, "fleet-coder:v1"), world.put_in(2, "fleet-coder:v2")
+    assert world.server is not None
+    flip(world.store, world.engine, world.settings, first, actor="operator", now=datetime.now(UTC))
+    own = {point.digest: world.ask(point.model) for point in (first, second)}
+    trial = canary.start(world.store, world.engine, world.settings, second, datetime.now(UTC), share=0.5)
+    sides = {met: next(key for key in map(str, range(99)) if meets(trial.canary, key) is met) for met in (True, False)}
+    with gateway(world.config) as (url, _), httpx.Client(base_url=url, timeout=60) as fleet:
+        _until(lambda: _asked(fleet, sides[True])[0] == second.digest)
+        heard = [(met, *_asked(fleet, sides[met], stream=stream)) for _ in "12" for stream in (0, 1) for met in sides]
+        world.server.restart()
+        heard += [(met, *_asked(fleet, sides[met])) for met in sides]
+        assert {*heard} == {(True, second.digest, own[second.digest]), (False, first.digest, own[first.digest])}
+        assert world.engine.adapter_of(ALIAS) is None  # the restarted server's own: whoever asks past the gateway
+        canary.abort(world.store, world.engine, world.settings, datetime.now(UTC), "enough")
+        _until(lambda: _asked(fleet, sides[True])[0] == first.digest)
+        assert [_asked(fleet, task) for task in sides.values()] == [(first.digest, own[first.digest])] * 2
+    rows = world.store.calls(Filter(task=sides[True]), 99)
+    assert {row.checkpoint for row in rows} == {first.digest, second.digest}
+
+
+def _asked(fleet: httpx.Client, task: str, stream: int = 0) -> tuple[str, str]:
+    """Ask the alias as an agent at a task; return the checkpoint by the header, and the answer."""
+    reply = fleet.post("/v1/chat/completions", json=BODY | {"stream": bool(stream)}, headers={"X-Fleetssd-Task": task})
+    if not stream:
+        return reply.headers["x-fleetssd-checkpoint"], reply.json()["choices"][0]["message"]["content"]
+    lines = [line.removeprefix("data: ") for line in reply.text.splitlines() if line.startswith("data: {")]
+    said = (choice["delta"].get("content") for line in lines for choice in json.loads(line)["choices"])
+    return reply.headers["x-fleetssd-checkpoint"], "".join(part or "" for part in said)
+
+
+def _until(met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not met():
+        assert time.monotonic() < deadline, "the gateway did not follow the database"
+        time.sleep(0.1)
 
 
 class _Heard(list[tuple[int, str, str, bool]]):

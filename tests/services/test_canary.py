@@ -14,7 +14,7 @@ from fleetssd.adapters.store import SqlStore
 from fleetssd.calls import Call
 from fleetssd.checkpoints import Swap
 from fleetssd.config import Settings, parse
-from fleetssd.errors import Misconfigured, Rejected
+from fleetssd.errors import Rejected
 from fleetssd.operations import canary
 from fleetssd.operations.origins import find_origins, merges
 from fleetssd.operations.swap import flip
@@ -84,15 +84,6 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
     engine.models[ALIAS] = engine.models[BASE.model]
     yield Fleet(store, engine, parse(table))
     store.close()
-
-
-def test_an_engine_that_ignores_names_has_no_canary(fleet: Fleet) -> None:
-    """Before a llama-server a share of the fleet cannot be told from the rest, so none is promised."""
-    engine = fleet.settings.engine.model_copy(update={"kind": "llama-server"})
-    fleet.settings = fleet.settings.model_copy(update={"engine": engine})
-    with pytest.raises(Misconfigured, match="ignores which model"):
-        fleet.start()
-    assert fleet.store.trials() == []
 
 
 def test_a_canary_starts_loaded_and_beside_what_serves(fleet: Fleet) -> None:

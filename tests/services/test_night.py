@@ -285,6 +285,22 @@ def test_samples_are_kept_in_chunks(scene: Scene) -> None:
     assert len(scene.store.samples(1)) == total
 
 
+@pytest.mark.parametrize("kind", ["ollama", "llama-server", "vllm"])
+def test_a_night_speaks_of_the_engine_that_is_configured(scene: Scene, kind: str) -> None:
+    """What a person is to do about a missing alias, or about another file, is said in that engine's words."""
+    more = {} if kind == "ollama" else {"adapters_dir": "adapters"}
+    (scene.folder / "data" / "base" / "base.gguf").write_bytes(b"another")
+    hints = []
+    for _ in range(2):
+        with pytest.raises(Misconfigured) as caught:
+            scene.run(engine={"kind": kind, **more})
+        hints.append(caught.value.hint)
+        scene.engine.models.pop(ALIAS, None)
+        scene.store = MemoryStore()
+    assert "[base] gguf" in hints[0]
+    assert all(kind in hint.lower() for hint in hints)
+
+
 def test_the_adapter_is_written_in_the_type_that_settings_name(scene: Scene) -> None:
     """`[base] adapter_type` reaches the builder, and the night notes it for a replay."""
     scene.run(base={"adapter_type": "F32"})

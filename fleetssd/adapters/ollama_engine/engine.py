@@ -17,6 +17,7 @@ from fleetssd.adapters.ollama_engine import trying
 from fleetssd.adapters.ollama_engine.chat import Chat
 from fleetssd.adapters.ollama_engine.wire import Wire
 from fleetssd.artefact import MANIFEST, Blob, Manifest, Probe, same_name, split_tag
+from fleetssd.config import EngineKind
 from fleetssd.errors import Corrupt, Misconfigured, Rejected, Transient
 from fleetssd.ports import Completion, Places, Progress, Prompt
 from fleetssd.recipe import Sampling
@@ -36,6 +37,8 @@ MOMENT, PATIENCE = 1.0, 30.0
 
 class OllamaEngine:
     """An Ollama-compatible server behind the Engine port; `serve` lends it a registry of one manifest."""
+
+    kind: EngineKind = "ollama"
 
     def __init__(
         self,

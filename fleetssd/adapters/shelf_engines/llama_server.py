@@ -16,6 +16,7 @@ from fleetssd.adapters.shelf_engines.asking import FAILED, Asker
 from fleetssd.adapters.shelf_engines.shelf import Shelf
 from fleetssd.adapters.shelf_engines.wire import Wire
 from fleetssd.artefact import Probe, same_name
+from fleetssd.config import EngineKind
 from fleetssd.errors import Corrupt, FleetError, Misconfigured, Rejected, Transient
 from fleetssd.ports import Completion, Places, Progress, Prompt
 from fleetssd.recipe import Sampling
@@ -34,6 +35,8 @@ class LlamaServerEngine:
     it. Every request of ours, and of the gateway's, says which adapters apply and may use the prompt cache; the alias
     is for requests that say nothing, which must not.
     """
+
+    kind: EngineKind = "llama-server"
 
     def __init__(
         self,

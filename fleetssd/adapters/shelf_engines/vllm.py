@@ -12,6 +12,7 @@ from fleetssd.adapters.shelf_engines.asking import FAILED, Asker
 from fleetssd.adapters.shelf_engines.shelf import Shelf
 from fleetssd.adapters.shelf_engines.wire import Wire
 from fleetssd.artefact import Probe, same_name
+from fleetssd.config import EngineKind
 from fleetssd.errors import Corrupt, Misconfigured, Rejected
 from fleetssd.ports import Completion, Places, Progress, Prompt
 from fleetssd.recipe import Sampling
@@ -24,6 +25,8 @@ class VllmEngine:
     The table is what we ask by; the fleet's requests get the alias from the gateway. A name is never loaded twice with
     other contents, for vLLM's prefix cache knows adapters by name.
     """
+
+    kind: EngineKind = "vllm"
 
     def __init__(
         self,
