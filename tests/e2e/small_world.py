@@ -229,11 +229,11 @@ class SmallWorld:
         body = {"source": BASE, "destination": ALIAS}
         httpx.post(f"{self.url}/api/copy", json=body, timeout=30).raise_for_status()
 
-    def fill(self) -> None:
-        """Put the records on file."""
-        now = datetime.now(UTC)
+    def fill(self, more: int = 0) -> None:
+        """Put the records on file, or so many more that are held out."""
+        now, work = datetime.now(UTC), fabricated(TRAIN, HELD_OUT + more)
         with self.store() as store:
-            for record in fabricated(TRAIN, HELD_OUT):
+            for record in work[-more:]:
                 store.put_pulls([(PullKey(record.instance, record.repository_id, record.pull), "t", record)], now)
                 store.settle([record], now)
 
