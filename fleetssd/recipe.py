@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
+from fleetssd.errors import Corrupt
+
 Arm: TypeAlias = Literal["ssd", "merged"]
 Manage: TypeAlias = Literal["none", "gateway", "bake"]
 TEMPERATURE_FIRST = ("temperature", "top_k", "top_p", "min_p")
@@ -105,14 +107,20 @@ class NightPlan:
 
     @classmethod
     def from_json(cls, table: dict[str, Any]) -> NightPlan:
-        """Rebuild a plan from `to_json` after a round trip through JSON."""
+        """Rebuild a plan from `to_json` after a round trip through JSON. Raises Corrupt where it is none of ours."""
         plain = dict(table)
-        for name in ("sampling", "decode"):
-            plain[name] = Sampling(**{**plain[name], "order": tuple(plain[name]["order"])})
-        plain["lora"] = Lora(**{**plain["lora"], "targets": tuple(plain["lora"]["targets"])})
-        for name in ("train", "held_out", "tune", "tau_grid", "references", "fresh"):
-            plain[name] = tuple(plain.get(name, ()))
-        return cls(**plain)
+        try:
+            for name in ("sampling", "decode"):
+                plain[name] = Sampling(**{**plain[name], "order": tuple(plain[name]["order"])})
+            plain["lora"] = Lora(**{**plain["lora"], "targets": tuple(plain["lora"]["targets"])})
+            for name in ("train", "held_out", "tune", "tau_grid", "references", "fresh"):
+                plain[name] = tuple(plain.get(name, ()))
+            return cls(**plain)
+        except (KeyError, TypeError) as error:
+            raise Corrupt(
+                f"the plan of night {table.get('night', '?')} was made by another version: {error}",
+                hint="What was decided is on file: `fleetssd nights show N`.",
+            ) from None
 
     @property
     def teacher_decode(self) -> Sampling:

@@ -152,6 +152,9 @@ def _by_checkpoint(store: Desk, told: Settings, since: datetime | None, now: dat
             [{"checkpoint": digest, "model": names.get(digest), **summary(one)} for digest, one in found.items()]
         )
         return
+    if not found:
+        show(f"No call since {begin:%Y-%m-%d %H:%M} UTC. The gateway writes them: is it before the fleet?")
+        return
     numeric = ("calls", "failed", "empty", "cut", "p50", "p95", "merged")
     made = table(f"since {begin:%Y-%m-%d %H:%M} UTC", "checkpoint", "model", *numeric, numeric=numeric)
     for digest, one in found.items():

@@ -138,12 +138,15 @@ def _named(store: SqlStore, text: str) -> Checkpoint:
     if not text:
         waits = pending(store.nights(), store.swaps(), points)
         if waits is None:
-            raise Rejected("no promoted checkpoint waits for dawn", hint="Name one: `fleetssd nights` lists them.")
+            raise Rejected(
+                "no promoted checkpoint waits for dawn", hint="Name one by its digest: `fleetssd nights show N`."
+            )
         return waits
     found = [point for point in points if point.model == text or point.digest.startswith(text)]
     if len(found) != 1:
         raise Rejected(
-            f"{len(found)} checkpoints are called {text!r}", hint="Give a model's whole name or more of the digest."
+            f"{len(found) or 'no'} checkpoints are called {text!r}",
+            hint="Give a model's whole name, or more of its digest: `fleetssd nights show N`.",
         )
     return found[0]
 

@@ -78,9 +78,9 @@ def records(
     if as_json:
         print_json([to_json(record, origins.get(record.id), taught.get(record.id)) for record in found])
     elif refused:
-        show(_by_reason(found))
+        show(_by_reason(found) if found else "Nothing was refused.")
     else:
-        show(_listed(found, origins))
+        show(_listed(found, origins) if found else "No record yet. `fleetssd poll --once` reads what was merged.")
 
 
 def to_json(record: Record, origin: Origin | None, night: int | None) -> dict[str, Any]:

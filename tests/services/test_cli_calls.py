@@ -134,7 +134,7 @@ def test_a_canary_is_shown_and_aborted(told: Path, capsys: pytest.CaptureFixture
     assert "no canary runs" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("named", "said"), [([], "waits for dawn"), (["nobody"], "0 checkpoints")])
+@pytest.mark.parametrize(("named", "said"), [([], "waits for dawn"), (["nobody"], "no checkpoints are called")])
 def test_a_candidate_must_be_one(told: Path, capsys: pytest.CaptureFixture[str], named: list[str], said: str) -> None:
     """Without a name what waits for dawn is meant; a name that nobody has is refused."""
     assert call(told, "canary", "start", *named) == 1

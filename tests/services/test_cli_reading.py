@@ -69,12 +69,26 @@ def read(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> A
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("verb", [("status",), ("nights",), ("swaps",)])
-def test_empty_database_can_be_read(folder: Path, capsys: pytest.CaptureFixture[str], verb: tuple[str, ...]) -> None:
-    """Before anything happened every reading verb answers, in both forms."""
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        (("status",), "nothing known yet"),
+        (("nights",), "No night yet."),
+        (("swaps",), "No swap yet"),
+        (("records",), "No record yet."),
+        (("records", "--refused"), "Nothing was refused."),
+        (("calls",), "No such call on file."),
+        (("calls", "--by-checkpoint"), "No call since"),
+        (("canary", "status"), "No canary yet."),
+    ],
+)
+def test_empty_database_can_be_read(
+    folder: Path, capsys: pytest.CaptureFixture[str], verb: tuple[str, ...], said: str
+) -> None:
+    """Before anything happened every reading verb says so, and has JSON for programs."""
     assert call(folder, *verb) == 0
-    assert capsys.readouterr().out
-    assert read(folder, capsys, *verb) is not None
+    assert said in capsys.readouterr().out
+    read(folder, capsys, *verb)
 
 
 def test_status_tells_the_served_digest(lived: Path, capsys: pytest.CaptureFixture[str]) -> None:

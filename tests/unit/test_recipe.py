@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetssd.errors import Corrupt
 from fleetssd.recipe import TEMPERATURE_FIRST, Lora, NightPlan, Sampling
 
 share = st.floats(0.01, 1.0)
@@ -92,3 +94,11 @@ def test_the_teachers_decode_is_served_as_an_engine_serves(plan: NightPlan) -> N
     found = plan.teacher_decode
     assert (found.max_tokens, found.order) == (plan.decode.max_tokens, plan.decode.order)
     assert replace(found, max_tokens=plan.sampling.max_tokens, order=plan.sampling.order) == plan.sampling
+
+
+@given(plans, st.sampled_from(["k", "sampling", "lora", "seed"]))
+def test_a_plan_of_another_version_is_said_to_be_one(plan: NightPlan, name: str) -> None:
+    """What lacks a key of ours is Corrupt with the night's number, never a traceback."""
+    table = {key: value for key, value in plan.to_json().items() if key != name}
+    with pytest.raises(Corrupt, match=f"the plan of night {plan.night} was made by another version"):
+        NightPlan.from_json(table)
