@@ -7,7 +7,7 @@ from pathlib import Path
 
 import fleetssd
 from fleetssd import split
-from fleetssd.operations import ingest
+from fleetssd.operations import polling
 from fleetssd.reasons import REASONS, explained
 
 ROOT = Path(fleetssd.__file__).parent
@@ -16,7 +16,7 @@ GIVEN = (
     "diffs.py",
     "rendering.py",
     "split.py",
-    "operations/ingest.py",
+    "operations/polling.py",
     "adapters/git_mirror/__init__.py",
 )
 
@@ -33,7 +33,7 @@ def test_every_explained_code_is_given() -> None:
 
 def test_every_code_that_has_a_name_is_explained() -> None:
     """A code that a module names as a constant of its own has its sentence too."""
-    named = {split.TWIN, split.HELD, ingest.UNREADABLE, ingest.REVERTED}
+    named = {split.TWIN, split.HELD, polling.UNREADABLE, polling.REVERTED}
     assert named <= set(REASONS)
     assert all(explained(code) for code in named)
 
