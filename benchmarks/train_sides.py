@@ -153,7 +153,7 @@ def own(plan: Path, base: Path, rows: Path, out: Path) -> None:
 
     def watched_fit(*arguments: Any) -> Any:
         fitted = watched("theirs", fit)(*arguments)
-        return replace(fitted, next_token=watched("asking", fitted.next_token))
+        return replace(fitted, next_tokens=watched("asking", fitted.next_tokens))
 
     job = TrainPlan.from_json(json.loads(plan.read_text()))
     out.mkdir()

@@ -69,7 +69,7 @@ def train(
         )
     learned(fitted.losses)
     digest = publish(fitted.save, out)
-    said = write_witnesses(witness(fitted.next_token, tokenizer, rows))
+    said = write_witnesses(witness(fitted.next_tokens, tokenizer, rows))
     write(out / "smoke.json", json.dumps(said, ensure_ascii=False, allow_nan=False).encode())
     return TrainResult(
         adapter_digest=digest,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from fleetssd.adapters.backends.smoke import NextToken
+from fleetssd.adapters.backends.smoke import NextTokens
 from fleetssd.training import TrainPlan
 
 
@@ -33,14 +33,14 @@ class Job:
 class Fitted:
     """Where training ended: the step, one loss a step, what saves the adapter in PEFT's form to a new folder.
 
-    `settings` are what the trainer was told, `next_token` what the trained model thinks comes next.
+    `settings` are what the trainer was told, `next_tokens` what the trained model thinks comes next.
     """
 
     step: int
     losses: tuple[float, ...]
     save: Callable[[Path], None]
     settings: dict[str, Any]
-    next_token: NextToken
+    next_tokens: NextTokens
 
 
 class BackendModule(Protocol):

@@ -12,7 +12,7 @@ from fleetssd.adapters.backends import on_unsloth
 from fleetssd.adapters.backends.durable import KEPT, SAVE_STEPS
 from fleetssd.adapters.backends.job import Fitted, Job
 from fleetssd.adapters.backends.rows import cannot_load
-from fleetssd.adapters.backends.smoke import NextToken
+from fleetssd.adapters.backends.smoke import NextTokens, one_by_one
 from fleetssd.errors import Misconfigured
 from fleetssd.training import TrainPlan, accumulation, batch_order
 
@@ -63,11 +63,11 @@ def fit(job: Job) -> Fitted:
         losses,
         lambda folder: save_lora_adapters(model, str(folder), adapter_format="peft"),
         told,
-        _next_token(model),
+        _next_tokens(model),
     )
 
 
-def _next_token(model: Any) -> NextToken:
+def _next_tokens(model: Any) -> NextTokens:
     import mlx.core as mx  # noqa: PLC0415
 
     scales = [(layer, layer.scale) for _, layer in model.named_modules() if "lora_a" in layer]
@@ -80,7 +80,7 @@ def _next_token(model: Any) -> NextToken:
         logits = getattr(said, "logits", said)[0, -1].astype(mx.float32)
         return np.array(logits - mx.logsumexp(logits))
 
-    return ask
+    return one_by_one(ask)
 
 
 def ordered(job: Job) -> Iterator[dict[str, list[int]]]:

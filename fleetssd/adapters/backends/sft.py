@@ -7,14 +7,13 @@ wrapped, so the seed is set before that.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from fleetssd.adapters.backends.asking import batched, plainly
 from fleetssd.adapters.backends.durable import KEPT, SAVE_STEPS
 from fleetssd.adapters.backends.job import Fitted, Job
-from fleetssd.adapters.backends.smoke import NextToken
 from fleetssd.errors import Misconfigured
 from fleetssd.training import accumulation, batch_order
 
@@ -83,19 +82,9 @@ def fit(job: Job, libraries: Libraries, model: Any, peft_config: Any = None) -> 
     trainer.remove_callback(libraries.transformers.trainer_callback.PrinterCallback)
     trainer.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
     losses = tuple(float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
-    save, next_token = trainer.model.save_pretrained, _next_token(libraries.torch, trainer.model)
-    return Fitted(trainer.state.global_step, losses, save, told, next_token)
-
-
-def _next_token(torch: Any, model: Any) -> NextToken:
-    def ask(ids: Sequence[int], with_adapter: bool) -> Any:
-        model.eval()
-        inputs = torch.tensor([list(ids)], device=next(model.parameters()).device)
-        with torch.no_grad(), contextlib.nullcontext() if with_adapter else model.disable_adapter():
-            logits = model(input_ids=inputs, use_cache=False).logits[0, -1]
-        return logits.float().log_softmax(-1).cpu().numpy()
-
-    return ask
+    ask = batched if job.plan.placement.backend == "trl" else plainly  # Unsloth's kernels have caches of their own
+    next_tokens = ask(libraries.torch, trainer.model)
+    return Fitted(trainer.state.global_step, losses, trainer.model.save_pretrained, told, next_tokens)
 
 
 def _arguments(job: Job) -> dict[str, Any]:

@@ -14,28 +14,40 @@ from fleetssd.training import Row
 PROMPTS = 6
 """The shortest of a night: enough tokens to compare, and seconds on any machine."""
 
-NextToken: TypeAlias = Callable[[Sequence[int], bool], Any]
-"""(token ids, with the adapter?) to the log-probabilities (nats) of every next token, a float32 vector."""
+NextTokens: TypeAlias = Callable[[Sequence[Sequence[int]], bool], Any]
+"""(texts as token ids, with the adapter?) to each one's log-probabilities (nats) of every next token.
+
+A float32 matrix, a row a text. Called again with the same texts and one more token each, it may go on where it was.
+"""
 
 
-def witness(next_token: NextToken, tokenizer: Any, rows: Sequence[Row]) -> tuple[Witness, ...]:
+def one_by_one(next_token: Callable[[Sequence[int], bool], Any]) -> NextTokens:
+    """Ask a model that takes one text at a time."""
+    return lambda texts, with_adapter: np.stack([next_token(ids, with_adapter) for ids in texts])
+
+
+def witness(next_tokens: NextTokens, tokenizer: Any, rows: Sequence[Row]) -> tuple[Witness, ...]:
     """Ask a trained model with and without its adapter for its first tokens and for a greedy answer's start."""
     prompts = sorted({row.prompt for row in rows}, key=lambda text: (len(text), text))[:PROMPTS]
-    return tuple(_one(next_token, tokenizer, prompt) for prompt in prompts)
+    asked = [question_ids(tokenizer, prompt) for prompt in prompts]
+    plain, adapted = (next_tokens(asked, with_adapter) for with_adapter in (False, True))
+    plain_answers, answers = (
+        _greedy(next_tokens, tokenizer, asked, first, with_adapter=with_adapter)
+        for with_adapter, first in ((False, plain), (True, adapted))
+    )
+    return tuple(
+        _one(tokenizer, prompt, ids, (plain[at], plain_answers[at]), (adapted[at], answers[at]))
+        for at, (prompt, ids) in enumerate(zip(prompts, asked, strict=True))
+    )
 
 
-def _one(next_token: NextToken, tokenizer: Any, prompt: str) -> Witness:
-    ids = question_ids(tokenizer, prompt)
-    plain, adapted = (next_token(ids, with_adapter) for with_adapter in (False, True))
+def _one(tokenizer: Any, prompt: str, ids: Sequence[int], plain: tuple[Any, str], adapted: tuple[Any, str]) -> Witness:
     # The tokens that either finds likely: an engine lists its own twenty of each.
-    likely = {int(token) for values in (plain, adapted) for token in np.argsort(values)[-TOP:]}
+    likely = {int(token) for values, _ in (plain, adapted) for token in np.argsort(values)[-TOP:]}
     texts = _texts(tokenizer, ids[-1], likely)
     said = (
         Said({text: float(values[token]) for text, token in texts.items() if np.isfinite(values[token])}, greedy)
-        for values, greedy in (
-            (plain, _greedy(next_token, tokenizer, ids, plain, with_adapter=False)),
-            (adapted, _greedy(next_token, tokenizer, ids, adapted, with_adapter=True)),
-        )
+        for values, greedy in (plain, adapted)
     )
     return Witness(prompt, *said)
 
@@ -54,15 +66,22 @@ def _texts(tokenizer: Any, before: int, tokens: set[int]) -> dict[str, int]:
     return {text: found[0] for text, found in named.items() if len(found) == 1}
 
 
-def _greedy(next_token: NextToken, tokenizer: Any, ids: Sequence[int], first: Any, *, with_adapter: bool) -> str:
-    answer: list[int] = []
-    values = first
+def _greedy(
+    next_tokens: NextTokens, tokenizer: Any, asked: Sequence[Sequence[int]], first: Any, *, with_adapter: bool
+) -> list[str]:
+    """Go on with all texts in step, past an end too, so that they stay one batch; what follows an end is cut off."""
+    texts, values, answers = [list(ids) for ids in asked], first, [list[int]() for _ in asked]
     while True:
-        token = int(values.argmax())
-        if token == tokenizer.eos_token_id:
+        for ids, answer, row in zip(texts, answers, values, strict=True):
+            token = int(row.argmax())
+            ids.append(token)
+            answer.append(token)
+        if len(answers[0]) == GREEDY_TOKENS or all(tokenizer.eos_token_id in answer for answer in answers):
             break
-        answer.append(token)
-        if len(answer) == GREEDY_TOKENS:
-            break
-        values = next_token([*ids, *answer], with_adapter)
-    return str(tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        values = next_tokens(texts, with_adapter)
+    whole = [_whole(tokenizer, answer) for answer in answers]
+    return [str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)) for ids in whole]
+
+
+def _whole(tokenizer: Any, answer: list[int]) -> list[int]:
+    return answer[: answer.index(tokenizer.eos_token_id)] if tokenizer.eos_token_id in answer else answer
