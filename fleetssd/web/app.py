@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from fleetssd.errors import FleetError
+from fleetssd.reasons import explained
 from fleetssd.status import Report, to_json
 
 _HERE = Path(__file__).parent
@@ -77,6 +78,7 @@ def _template() -> Callable[[Report], str]:
     loader = FileSystemLoader(_HERE / "templates")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["percent"] = lambda value: _NONE if value is None else f"{100 * value:.1f}"
+    environment.filters["explained"] = explained
     environment.filters["short"] = lambda digest: digest[:12] if digest else _NONE
     environment.filters["moment"] = lambda text: str(text)[:16].replace("T", " ") if text else _NONE
     template = environment.get_template("status.html")

@@ -15,10 +15,13 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from fleetssd.adapters.store import SqlStore
+from fleetssd.canary import Canary
 from fleetssd.checkpoints import Checkpoint, Swap, VerdictRow
 from fleetssd.config import parse
 from fleetssd.errors import Transient
+from fleetssd.gitea import PullKey, PullRow
 from fleetssd.operations.report import read_report
+from fleetssd.records import refused_row
 from fleetssd.web.app import build_app
 
 NOW = datetime(2026, 11, 22, 6, tzinfo=UTC)
@@ -86,6 +89,24 @@ def test_page_shows_what_serves(client: TestClient, store: SqlStore) -> None:
     assert "cccccccccccc" in text
     assert "36.4" in text
     assert re.search(r"promote.*flip", text, re.DOTALL)
+
+
+def test_page_tells_what_a_refusal_means(client: TestClient, store: SqlStore) -> None:
+    """A code has its sentence beside it."""
+    row = PullRow(PullKey("http://f", 1, 1), "o/r", "Work", "", "agent-1", True, (), NOW, "t")
+    store.put_pulls([(row.key, "t", refused_row(row, ("near_duplicate",)))], NOW)
+    text = client.get("/").text
+    assert "near_duplicate" in text
+    assert "An earlier record asks the same" in text
+
+
+def test_page_shows_a_canary(store: SqlStore) -> None:
+    """Who looks at the page sees that a share of the fleet meets another checkpoint, and until when."""
+    live(store)
+    tried = Canary(ONE, "m:<merged>", "split", 0.1, NOW, NOW + timedelta(hours=4))
+    with TestClient(build_app(lambda: read_report(SETTINGS, store, NOW, tried))) as shown:
+        text = shown.get("/").text
+    assert "canary: m:&lt;merged&gt; (split, 10.0 % of tasks) until 2026-11-22 10:00" in text
 
 
 def test_page_escapes_what_others_wrote(client: TestClient, store: SqlStore) -> None:
