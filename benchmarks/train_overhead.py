@@ -31,6 +31,7 @@ from typing import NoReturn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
+from benchmarks.neighbours import Watch  # noqa: E402
 from benchmarks.train_sides import LORA, rows_of  # noqa: E402
 from benchmarks.turns import Side, take_turns  # noqa: E402
 from fleetssd.adapters.trainer_process.child import environment  # noqa: E402
@@ -217,7 +218,7 @@ def compare(options: argparse.Namespace, scratch: Path) -> tuple[dict[str, objec
     step = statistics.median(b - a for a, b in itertools.pairwise(mine.told))
     job = job_of(scratch, base, options.steps or max(4 * GROUP, math.ceil(options.seconds / step)))
     tell(f"our own code: {spoken(mine)}; a step takes {step:.2f} s, so {job.steps} steps a side and round")
-    teller = Teller(rounds, options.rounds, job, 60 * options.limit)
+    teller, watch = Teller(rounds, options.rounds, job, 60 * options.limit), Watch(scratch)
     try:
         for number in range(options.rounds):
             race, sides = begun(scratch / f"round{number}", job, ("bare", "ours")[number % 2])
@@ -225,8 +226,11 @@ def compare(options: argparse.Namespace, scratch: Path) -> tuple[dict[str, objec
             take_turns(sides, options.slice, teller)
     except Ended as ended:
         code = ended.code
+    span = watch.span()
     print(table(rounds))
-    return claim(rounds, mine, options), code
+    busy = {"others": None if span.others is None else round(span.others / span.wall, 2)}
+    print(f"others used {busy['others']} of {os.cpu_count()} processors meanwhile")
+    return claim(rounds, mine, options) | busy, code
 
 
 def spoken(mine: Side) -> str:
