@@ -11,6 +11,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fleetssd.shares import wilson
+
 Array: TypeAlias = NDArray[np.float64]
 Method: TypeAlias = Literal["percentile", "bca"]
 
@@ -110,11 +112,17 @@ def pass_at_k(scores: Scores, k: int) -> Array:
     return 1.0 - miss
 
 
-def estimate(
-    scores: Scores, k: int = 1, *, level: float = 0.95, method: Method = "percentile", seed: int = 0
-) -> Estimate:
-    """Return the mean pass@k with its bootstrap interval by problem."""
-    return interval(pass_at_k(scores, k), level=level, method=method, seed=seed)
+def estimate(scores: Scores, k: int = 1, *, level: float = 0.95, seed: int = 0) -> Estimate:
+    """Return the mean pass@k with its interval: by the bootstrap over problems, or Wilson's.
+
+    Where every problem's pass@k is 0 or 1, as with one sample a problem or k of k, the mean is a share of problems and
+    has Wilson's interval: if nothing or everything passes, a bootstrap would be certain.
+    """
+    values = pass_at_k(scores, k)
+    if len(values) == 0 or ((values > 0.0) & (values < 1.0)).any():
+        return interval(values, level=level, seed=seed)
+    z = NORMAL.inv_cdf((1.0 + level) / 2.0)
+    return Estimate(float(values.mean()), *wilson(int(values.sum()), len(values), z), level, len(values))
 
 
 def deltas(left: Scores, right: Scores, k: int = 1) -> Array:
@@ -135,13 +143,6 @@ def difference(
 ) -> Estimate:
     """Return the mean of `deltas` with its paired cluster bootstrap interval (clusters are problems)."""
     return interval(deltas(left, right, k), level=level, method=method, seed=seed)
-
-
-def by_slice(left: Scores, right: Scores, k: int = 1, *, level: float = 0.95, seed: int = 0) -> dict[str, Estimate]:
-    """Return `difference` within every slice of `left`."""
-    return {
-        label: difference(left.only(label), right.only(label), k, level=level, seed=seed) for label in left.labels()
-    }
 
 
 def interval(values: Array, *, level: float = 0.95, method: Method = "percentile", seed: int = 0) -> Estimate:
@@ -186,7 +187,7 @@ def paired_p(left: Scores, right: Scores, *, seed: int = 0) -> float:
 
 def mcnemar(wins: int, losses: int) -> McNemar:
     """Return the exact McNemar p-values of `wins` against `losses` discordant problems (one sample a problem)."""
-    from scipy import stats  # noqa: PLC0415  60 MB that only this and Wilson's interval need
+    from scipy import stats  # noqa: PLC0415  60 MB that only this needs
 
     total = wins + losses
     if total == 0:
@@ -195,14 +196,6 @@ def mcnemar(wins: int, losses: int) -> McNemar:
     two_sided = min(1.0, 2.0 * float(coin.cdf(min(wins, losses))))
     mid_p = min(1.0, 2.0 * float(coin.cdf(min(wins, losses)) - 0.5 * coin.pmf(wins)))
     return McNemar(two_sided, float(coin.sf(wins - 1)), mid_p)
-
-
-def wilson(passed: int, total: int, *, level: float = 0.95) -> Estimate:
-    """Return a share with its Wilson score interval (Wilson 1927); `total` 0 raises ValueError."""
-    from scipy import stats  # noqa: PLC0415  see `mcnemar`
-
-    ends = stats.binomtest(passed, total).proportion_ci(confidence_level=level, method="wilson")
-    return Estimate(passed / total, float(ends.low), float(ends.high), level, total)
 
 
 def expanded(tail: float, size: int) -> float:

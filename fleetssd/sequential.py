@@ -54,12 +54,17 @@ def design(effect: float, alpha: float, *, between: float, within: float, sample
     return Design(effect, min(_MOST, effect / (variance + effect**2)), alpha, miss)
 
 
+def log_capital(deltas: Array, stake: float) -> Array:
+    """Return the log capital of one bet after the last of each row's deltas in [-1, 1]: prod(1 + stake * delta)."""
+    return np.asarray(np.log1p(stake * deltas).sum(axis=-1), dtype=np.float64)
+
+
 def log_e(deltas: Array, stake: float) -> Array:
     """Return the log e-value against "the mean delta is at most 0" after the last of each row's deltas in [-1, 1].
 
     Works on the last axis. E = sum over stakes of weight * prod(1 + stake * delta).
     """
-    return _mixed(np.log1p(min(_MOST, share * stake) * deltas).sum(axis=-1) for share, _ in _STAKES)
+    return _mixed(log_capital(deltas, min(_MOST, share * stake)) for share, _ in _STAKES)
 
 
 def log_paths(deltas: Array, stake: float) -> Array:
@@ -83,19 +88,6 @@ def shown(deltas: Array, plan: Design) -> bool:
 def e_value(deltas: Array, plan: Design) -> float:
     """Return the e-value itself, at most 1e300: a number that a report can show and JSON can hold."""
     return math.exp(min(float(log_e(deltas, plan.stake)), math.log(1e300)))
-
-
-def mcnemar_e(wins: int, losses: int, *, one_sided: bool = False) -> float:
-    """Return the e-value of `wins` against `losses` discordant issues: 2^(b+c) B(b+1, c+1), a uniform prior's.
-
-    One-sided puts the prior on win rates above one half.
-    """
-    total = wins + losses
-    two_sided = math.ldexp(1.0, total) / ((total + 1) * math.comb(total, wins))
-    if not one_sided:
-        return two_sided
-    above = math.ldexp(sum(math.comb(total + 1, count) for count in range(wins + 1)), -total - 1)
-    return 2.0 * above * two_sided
 
 
 def _mixed(parts: Iterable[Array]) -> Array:

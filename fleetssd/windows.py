@@ -12,6 +12,7 @@ from statistics import NormalDist
 from typing import Literal, TypeAlias, get_args
 
 from fleetssd.rollout import GoBack, Stay
+from fleetssd.shares import wilson
 
 Metric: TypeAlias = Literal["errors", "empty", "capped", "p50", "p95", "merged"]
 QUANTILES: tuple[tuple[Metric, float], ...] = (("p50", 0.5), ("p95", 0.95))
@@ -138,13 +139,6 @@ def critical(n: int, margins: Margins) -> float:
     """
     k = math.log2(max(n / margins.min_calls, 1.0))
     return -NormalDist().inv_cdf(margins.false_alarm / METRICS / ((k + 1) * (k + 2)))
-
-
-def wilson(successes: int, trials: int, z: float) -> tuple[float, float]:
-    """Return Wilson's score interval (1927) of a share."""
-    p, zz = successes / trials, z * z / trials
-    middle, half = (p + zz / 2) / (1 + zz), z * math.sqrt(p * (1 - p) / trials + zz / trials / 4) / (1 + zz)
-    return (0.0 if successes == 0 else middle - half), (1.0 if successes == trials else middle + half)
 
 
 def newcombe(one: tuple[int, int], other: tuple[int, int], z: float) -> Span:

@@ -139,17 +139,19 @@ def test_arms_are_paired_by_problem() -> None:
 
 def test_estimate_is_the_mean_over_problems() -> None:
     """Problems weigh the same whatever their number of samples."""
-    found = scoring.estimate(scores((2, 2), (8, 0)))
-    assert found.point == 0.5
+    found = scoring.estimate(scores((2, 2), (8, 0), (4, 1)))
+    assert found.point == pytest.approx(1.25 / 3)
     assert (found.low, found.high) == (0.0, 1.0)
 
 
-def test_slices_have_differences_of_their_own() -> None:
-    """Each label is compared within its own problems."""
-    slices = (("house",), ("plain",), ("house", "hard"))
-    left, right = scores((2, 2), (2, 1), (2, 2), slices=slices), scores((2, 0), (2, 1), (2, 1), slices=slices)
-    found = scoring.by_slice(left, right)
-    assert {label: each.point for label, each in found.items()} == {"hard": 0.5, "house": 0.75, "plain": 0.0}
+def test_a_share_of_problems_has_wilsons_interval() -> None:
+    """One sample a problem, or k of k: 7 of 20 problems; and none of 20 is no proof that none ever passes."""
+    for made in ([(1, 1)] * 7 + [(1, 0)] * 13, [(4, 2)] * 7 + [(4, 0)] * 13):
+        found = scoring.estimate(scores(*made), made[0][0])
+        assert (found.point, found.problems) == (0.35, 20)
+        assert (found.low, found.high) == pytest.approx((0.1812, 0.5671), abs=5e-5)
+    assert scoring.estimate(scores(*[(8, 0)] * 20)).high == pytest.approx(0.1611, abs=5e-5)
+    assert scoring.estimate(scores(*[(8, 8)] * 20), level=0.99).low == pytest.approx(0.7509, abs=5e-5)
 
 
 @pytest.mark.parametrize(
@@ -194,26 +196,6 @@ def test_sign_flip_without_any_difference_shows_nothing() -> None:
     """Equal arms have p = 1, and a Monte Carlo p-value is never 0."""
     assert scoring.sign_flip(np.zeros(9)) == 1.0
     assert scoring.sign_flip(np.ones(40), resamples=999) == pytest.approx(0.001)
-
-
-@pytest.mark.parametrize(
-    ("passed", "total", "low", "high"),
-    [
-        (0, 20, 0, 0.1611),
-        (1, 20, 0.0089, 0.2361),
-        (7, 20, 0.1812, 0.5671),
-        (10, 20, 0.2993, 0.7007),
-        (20, 20, 0.8389, 1),
-        (34, 100, 0.2546, 0.4372),
-        (45, 131, 0.2677, 0.4282),
-        (191, 300, 0.5808, 0.6890),
-        (640, 1000, 0.6098, 0.6692),
-    ],
-)
-def test_wilson_interval(passed: int, total: int, low: float, high: float) -> None:
-    """The Wilson score interval of a share."""
-    found = scoring.wilson(passed, total)
-    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
 
 
 @pytest.mark.parametrize(

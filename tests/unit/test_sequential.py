@@ -28,18 +28,30 @@ eighths = st.lists(st.integers(-8, 8), min_size=1, max_size=60)
         (30, 10, 31.6369),
     ],
 )
-def test_e_value_of_wins_and_losses(wins: int, losses: int, expected: float) -> None:
-    """The e-value with a uniform prior on the win rate."""
-    assert sequential.mcnemar_e(wins, losses) == pytest.approx(expected, abs=5e-5)
+def test_stakes_spread_over_both_sides_have_the_known_e_value(wins: int, losses: int, expected: float) -> None:
+    """With one sample an issue they are a uniform prior on the win rate: 2^(b+c) B(b+1, c+1)."""
+    assert spread(wins, losses, -1.0) == pytest.approx(expected, abs=5e-5)
 
 
 @pytest.mark.parametrize(
     ("wins", "losses", "expected"),
     [(5, 5, 0.3694), (6, 0, 18.1429), (10, 2, 9.4406), (15, 5, 6.3555), (30, 10, 63.2279)],
 )
-def test_one_sided_e_value_of_wins_and_losses(wins: int, losses: int, expected: float) -> None:
-    """The e-value with the prior on win rates above one half."""
-    assert sequential.mcnemar_e(wins, losses, one_sided=True) == pytest.approx(expected, abs=5e-5)
+def test_stakes_spread_over_gains_have_the_known_e_value(wins: int, losses: int, expected: float) -> None:
+    """With one sample an issue they are a uniform prior on win rates above one half."""
+    assert spread(wins, losses, 0.0) == pytest.approx(expected, abs=5e-5)
+
+
+def spread(wins: int, losses: int, least: float) -> float:
+    """Return the mean capital of bets on so many discordant issues whose stakes fill [least, 1] evenly.
+
+    The capital is a polynomial of the stake, which Gauss and Legendre's rule integrates exactly.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(wins + losses + 1)
+    stakes = least + (1.0 - least) * (nodes + 1.0) / 2.0
+    deltas = np.array([1.0] * wins + [-1.0] * losses + [0.0] * 7)
+    capital = np.exp([float(sequential.log_capital(deltas, stake)) for stake in stakes])
+    return float((weights * capital).sum() / 2.0)
 
 
 def test_the_stake_grows_capital_fastest_at_the_planned_effect() -> None:

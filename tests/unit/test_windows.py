@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fleetssd.rollout import GoBack, Stay
-from fleetssd.windows import Margins, Tally, compare, critical, newcombe, quantile, verdict, wilson
+from fleetssd.windows import Margins, Tally, compare, critical, newcombe, quantile, verdict
 
 MARGINS = Margins(20, 20, 0.05, 0.05, 0.1, 0.5, 0.2, 0.01)
 GOOD = Tally(200, 0, 0, 0, tuple(i / 100 for i in range(1, 201)), 50, 40)
@@ -35,15 +35,6 @@ def again(tally: Tally, times: int) -> Tally:
     """Return the same evidence several times over."""
     counts = {name: getattr(tally, name) * times for name in ("calls", "errors", "empty", "capped", "tasks", "merged")}
     return replace(tally, **counts, seconds=tally.seconds * times)
-
-
-@given(st.integers(0, 200), st.integers(1, 200))
-def test_wilson_is_scipys(successes: int, trials: int) -> None:
-    """The interval of a share is the one that scipy computes."""
-    successes = min(successes, trials)
-    theirs = stats.binomtest(successes, trials).proportion_ci(0.99, method="wilson")
-    mine = wilson(successes, trials, float(stats.norm.isf(0.005)))
-    assert mine == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_newcombe_is_the_papers() -> None:
