@@ -39,6 +39,21 @@ class Sampling:
         """Return the same decode at another temperature."""
         return Sampling(temperature, self.top_k, self.top_p, self.min_p, self.max_tokens, self.order)
 
+    def llama_cpp(self, seed: int) -> dict[str, Any]:
+        """Return what llama.cpp's servers, Ollama too, are told so that no default of theirs is left.
+
+        The order and the length of an answer have other names in each of them.
+        """
+        return {**self._said(seed), "top_k": self.top_k, "typical_p": 1.0, "repeat_penalty": 1.0}
+
+    def vllm(self, seed: int) -> dict[str, Any]:
+        """Return what vLLM is told so that no default of its own is left; it says "all tokens" as top_k -1."""
+        return {**self._said(seed), "top_k": self.top_k or -1, "repetition_penalty": 1.0, "max_tokens": self.max_tokens}
+
+    def _said(self, seed: int) -> dict[str, Any]:
+        shares = {"temperature": self.temperature, "top_p": self.top_p, "min_p": self.min_p}
+        return {**shares, "presence_penalty": 0.0, "frequency_penalty": 0.0, "seed": seed}
+
     @property
     def described(self) -> str:
         """Every parameter in the order of its use, such as `temperature 1.5 > top_k 20`; said of each sample."""

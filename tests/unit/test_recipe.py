@@ -102,3 +102,14 @@ def test_a_plan_of_another_version_is_said_to_be_one(plan: NightPlan, name: str)
     table = {key: value for key, value in plan.to_json().items() if key != name}
     with pytest.raises(Corrupt, match=f"the plan of night {plan.night} was made by another version"):
         NightPlan.from_json(table)
+
+
+@given(samplings, st.integers(0, 2**31))
+def test_no_server_is_left_a_default_of_its_own(sampling: Sampling, seed: int) -> None:
+    """llama.cpp and vLLM are told every parameter in their own words; vLLM spells "all tokens" as -1."""
+    llama, vllm = sampling.llama_cpp(seed), sampling.vllm(seed)
+    both = {"temperature", "top_p", "min_p", "seed", "presence_penalty", "frequency_penalty"}
+    assert {name: llama[name] for name in both} == {name: vllm[name] for name in both}
+    assert llama.keys() - both == {"top_k", "typical_p", "repeat_penalty"}
+    assert vllm.keys() - both == {"top_k", "repetition_penalty", "max_tokens"}
+    assert (llama["top_k"], vllm["top_k"]) == (sampling.top_k, sampling.top_k or -1)

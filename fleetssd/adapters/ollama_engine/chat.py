@@ -27,19 +27,7 @@ def options(sampling: Sampling, seed: int, num_ctx: int | None) -> dict[str, Any
 
     Load-time options stay out (a different one reloads the model) except a context that the settings pin.
     """
-    table: dict[str, Any] = {
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "min_p": sampling.min_p,
-        "typical_p": 1.0,
-        "repeat_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "seed": seed,
-        "num_predict": sampling.max_tokens,
-    }
-    return table | ({"num_ctx": num_ctx} if num_ctx else {})
+    return {**sampling.llama_cpp(seed), "num_predict": sampling.max_tokens, **({"num_ctx": num_ctx} if num_ctx else {})}
 
 
 class Chat:

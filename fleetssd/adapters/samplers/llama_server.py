@@ -116,19 +116,8 @@ class LlamaServerSampler:
 def parameters(sampling: Sampling, seed: int) -> dict[str, Any]:
     """Return llama-server's parameters for a decode: all of them stated, and only the named samplers in this order."""
     return {
-        "samplers": list(sampling.order),
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "min_p": sampling.min_p,
-        "typical_p": 1.0,
-        "repeat_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "seed": seed,
-        "n_predict": sampling.max_tokens,
-        "stream": False,
-    }
+        "samplers": list(sampling.order), **sampling.llama_cpp(seed), "n_predict": sampling.max_tokens, "stream": False,
+    }  # fmt: skip
 
 
 _NOT_LOADED = "Is it a GGUF that this llama.cpp knows? `pip install 'fleetssd[demo]'` brings xllamacpp."

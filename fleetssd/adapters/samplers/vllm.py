@@ -74,17 +74,5 @@ class VllmSampler:
 
 
 def parameters(sampling: Sampling, seed: int) -> dict[str, Any]:
-    """Return vLLM's parameters for a decode: all of them stated. It says "all tokens" as top_k -1, where we say 0."""
-    return {
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k or -1,
-        "top_p": sampling.top_p,
-        "min_p": sampling.min_p,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "seed": seed,
-        "max_tokens": sampling.max_tokens,
-        "n": 1,
-        "stream": False,
-    }
+    """Return vLLM's parameters for a decode: all of them stated."""
+    return {**sampling.vllm(seed), "n": 1, "stream": False}

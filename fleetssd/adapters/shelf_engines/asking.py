@@ -19,8 +19,8 @@ TOP = 20
 """The most tokens a place that vLLM lists by default."""
 GONE = 8
 """After this many requests in a row that found nobody there, the rest are not tried."""
-Said: TypeAlias = Callable[[Sampling], Mapping[str, Any]]
-"""The engine's own words for a decode, beside those that both know."""
+Said: TypeAlias = Callable[[Sampling, int], Mapping[str, Any]]
+"""The engine's own words for a decode and its seed."""
 
 
 class Asker:
@@ -90,16 +90,9 @@ class Asker:
     def _reply(self, whose: Mapping[str, Any], prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         body = {
             "messages": [{"role": "user", "content": prompt.text}],
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "min_p": sampling.min_p,
-            "presence_penalty": 0.0,
-            "frequency_penalty": 0.0,
-            "seed": prompt.seed,
-            "max_tokens": sampling.max_tokens,
             "n": 1,
             "stream": False,
-            **self._said(sampling),
+            **self._said(sampling, prompt.seed),
             **whose,
         }
         for attempt in stamina.retry_context(

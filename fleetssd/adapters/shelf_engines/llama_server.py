@@ -331,9 +331,9 @@ def _words() -> str:
     return " ".join(secrets.token_hex(2) for _ in range(WORDS))
 
 
-def _said(sampling: Sampling) -> dict[str, Any]:
-    penalties = {"typical_p": 1.0, "repeat_penalty": 1.0}
-    return {"samplers": list(sampling.order), "top_k": sampling.top_k, **penalties, "cache_prompt": True}
+def _said(sampling: Sampling, seed: int) -> dict[str, Any]:
+    order = {"samplers": list(sampling.order), "max_tokens": sampling.max_tokens}
+    return {**sampling.llama_cpp(seed), **order, "cache_prompt": True}
 
 
 _ADAPTERS_ONLY = 'Set [engine] road = "auto" and [decode] manage to "none" or "gateway".'

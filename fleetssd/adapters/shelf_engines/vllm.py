@@ -44,7 +44,7 @@ class VllmEngine:
         self._wire = Wire(url, timeout, transport)
         self._base, self._alias, self._shelf = base_model, alias, shelf
         self._weights, self._gguf = weights, gguf
-        self._asker = Asker(self._wire, concurrency, _said)
+        self._asker = Asker(self._wire, concurrency, Sampling.vllm)
 
     def close(self) -> None:
         """End every request and close every connection."""
@@ -269,10 +269,6 @@ class VllmEngine:
                 raise Misconfigured(f"vLLM does not see {body['lora_path']}", hint=_UNSEEN) from None
             if "already" not in refusal.message:
                 raise
-
-
-def _said(sampling: Sampling) -> dict[str, Any]:
-    return {"top_k": sampling.top_k or -1, "repetition_penalty": 1.0}  # vLLM says "all tokens" as -1
 
 
 _ADAPTERS_ONLY = 'Set [engine] road = "auto" and [decode] manage to "none" or "gateway".'
