@@ -191,14 +191,10 @@ def make_record(
     prompt = texts.clean(written_prompt(pull, issues, diff, fleet, rules))
     small = diff is not None and len(diff.diff) <= rules.max_diff_bytes
     answer = written_solution(diff, rules, texts.clean_code) if diff is not None and small else Solution()
-    reasons = [*_provenance(pull, links, diff, fleet), *([change] if isinstance(change, str) else ())]
-    if diff is not None:
-        reasons += change_refusals(diff, rules)
+    reasons = _provenance(pull, links, diff, fleet)
+    reasons += [change] if isinstance(change, str) else change_refusals(change, rules)
     reasons += answer.refusals if not reasons else []
-    reasons += ["no_prompt"] if not prompt.strip() else []
-    said = (prompt, answer.text, *dict(answer.tests).values())
-    reasons += ["injection"] if rules.injections == "refuse" and any(map(injected, said)) else []
-    reasons += ["secret"] if texts.secrets and rules.secrets == "refuse" else []
+    reasons += _refusals_of_texts(prompt, answer, texts, rules)
     keys = keys or (f"{pull.key.repository_id}!{pull.key.number}",)
     return Record(
         id=record_id(pull.key, pull.merge_commit),
@@ -226,6 +222,14 @@ def make_record(
         split_keys=keys,
         confidences=tuple(sure.get((issue.repository, issue.number), "") for issue in issues),
     )
+
+
+def _refusals_of_texts(prompt: str, answer: Solution, texts: _Texts, rules: config.Records) -> list[str]:
+    reasons = [] if prompt.strip() else ["no_prompt"]
+    said = (prompt, answer.text, *dict(answer.tests).values())
+    reasons += ["injection"] if rules.injections == "refuse" and any(map(injected, said)) else []
+    reasons += ["secret"] if texts.secrets and rules.secrets == "refuse" else []
+    return reasons
 
 
 def record_id(pull: PullKey, merge_commit: str) -> str:

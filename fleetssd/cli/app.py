@@ -59,26 +59,7 @@ def config_path(context: typer.Context) -> Path:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; every FleetError ends here as a sentence, a hint and its exit code."""
-    # The verbs register themselves on import; importing them here keeps `app` free of a cycle.
-    from fleetssd.cli import (  # noqa: PLC0415
-        audit,  # noqa: F401
-        calls,  # noqa: F401
-        canary,  # noqa: F401
-        config,  # noqa: F401
-        demo,  # noqa: F401
-        engine,  # noqa: F401
-        gateway,  # noqa: F401
-        guards,  # noqa: F401
-        ingest,  # noqa: F401
-        mirror,  # noqa: F401
-        night_report,  # noqa: F401
-        nights,  # noqa: F401
-        processes,  # noqa: F401
-        reproduce,  # noqa: F401
-        serving,  # noqa: F401
-        sides,  # noqa: F401
-        webhook,  # noqa: F401
-    )
+    _register_verbs()
     from fleetssd.wiring import configure_talking  # noqa: PLC0415
 
     configure_talking()
@@ -100,6 +81,29 @@ def main(argv: list[str] | None = None) -> None:
     # Outside its standalone mode click returns the code of `typer.Exit` instead of leaving.
     if isinstance(code, int) and code:
         sys.exit(code)
+
+
+def _register_verbs() -> None:
+    """Import every verb: each registers itself, and importing them here keeps `app` free of a cycle."""
+    from fleetssd.cli import (  # noqa: PLC0415
+        audit,  # noqa: F401
+        calls,  # noqa: F401
+        canary,  # noqa: F401
+        config,  # noqa: F401
+        demo,  # noqa: F401
+        engine,  # noqa: F401
+        gateway,  # noqa: F401
+        guards,  # noqa: F401
+        ingest,  # noqa: F401
+        mirror,  # noqa: F401
+        night_report,  # noqa: F401
+        nights,  # noqa: F401
+        processes,  # noqa: F401
+        reproduce,  # noqa: F401
+        serving,  # noqa: F401
+        sides,  # noqa: F401
+        webhook,  # noqa: F401
+    )
 
 
 def complain(message: str, hint: str) -> None:

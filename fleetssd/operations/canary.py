@@ -58,17 +58,11 @@ def start(
     """
     rules = settings.canary
     with swap.alone(store, "operator", now):
-        current = served(store.swaps(), store.checkpoints())
-        if current is None:
-            raise Misconfigured("no checkpoint is on file yet", hint="The first night puts the base on file.")
-        if current.digest == candidate.digest:
-            raise Rejected(f"{candidate.model} serves everybody already", hint="`fleetssd status` shows what serves.")
         if not again and resting(store.trials(), candidate.digest, now, timedelta(minutes=rules.cool_down_minutes)):
             raise Rejected(
                 f"{candidate.model} was aborted a short while ago", hint="`fleetssd canary status` says why; --again."
             )
-        if engine.digest_of(candidate.model) != candidate.served_digest:
-            raise Rejected(f"the engine does not have {candidate.model} as it was evaluated", hint="Train it anew.")
+        current = _rival(store, engine, candidate)
         _load(engine, candidate, current, crowded=crowded)
         until = now + timedelta(minutes=rules.minutes if minutes is None else minutes)
         share = rules.share if share is None else share
@@ -80,6 +74,18 @@ def start(
         raise Rejected("a canary runs already", hint="`fleetssd canary status` shows it; promote or abort it first.")
     log.info("canary_started", canary=begun.id, model=candidate.model, mode=mode, share=share, until=until.isoformat())
     return begun
+
+
+def _rival(store: Desk, engine: Engine, candidate: Checkpoint) -> Checkpoint:
+    """Return what serves beside a candidate. Raises Misconfigured, Rejected where the two cannot be compared."""
+    current = served(store.swaps(), store.checkpoints())
+    if current is None:
+        raise Misconfigured("no checkpoint is on file yet", hint="The first night puts the base on file.")
+    if current.digest == candidate.digest:
+        raise Rejected(f"{candidate.model} serves everybody already", hint="`fleetssd status` shows what serves.")
+    if engine.digest_of(candidate.model) != candidate.served_digest:
+        raise Rejected(f"the engine does not have {candidate.model} as it was evaluated", hint="Train it anew.")
+    return current
 
 
 def _load(engine: Engine, candidate: Checkpoint, current: Checkpoint, *, crowded: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from fleetssd import budget, gate
 from fleetssd.admission import format_of
 from fleetssd.checkpoints import Answer, VerdictRow
-from fleetssd.config import Settings
+from fleetssd.config import Gate, Settings
 from fleetssd.operations.evaluate import BASE, CANDIDATE, INCUMBENT, PROBED, TEACHER, TUNED
 from fleetssd.operations.guarding import weigh_guards
 from fleetssd.operations.outlook import design_of, share_of
@@ -26,6 +26,15 @@ from fleetssd.twins import related
 
 def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: float, now: datetime) -> VerdictRow:
     """Fold tonight's answers into evidence and let the gate decide; nothing is written here."""
+    share = share_of(plan, store, settings.gate)
+    evidence = _evidence(plan, store, settings, built, tau, share.alpha)
+    verdict = gate.decide(evidence, settings.gate)
+    numbers = asdict(verdict) | _beside(plan, store, settings.gate, evidence) | {"budget": asdict(share), "tau": tau}
+    return VerdictRow(plan.night, verdict.kind, verdict.reason, verdict.digest, numbers, now)
+
+
+def _evidence(plan: NightPlan, store: Store, settings: Settings, built: str, tau: float, alpha: float) -> gate.Evidence:
+    """Return everything that the gate reads of a night whose artefact (`built`, a digest) has τ baked in."""
     held_out = store.records_by_id(plan.held_out)
     base, candidate = store.answers(plan.night, BASE), store.answers(plan.night, CANDIDATE)
     incumbent = base if plan.incumbent == plan.base else store.answers(plan.night, INCUMBENT)
@@ -33,8 +42,7 @@ def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: fl
     slices = _slices(held_out, base, candidate, store.answers(plan.night, TUNED), *others)
     ahead, evaluated = _stage(store, plan.night, "sample"), _stage(store, plan.night, "evaluate")
     base_probes, candidate_probes = _probes(plan, store, base, candidate, tau, evaluated.get("entropy") or {})
-    share = share_of(plan, store, settings.gate)
-    evidence = gate.Evidence(
+    return gate.Evidence(
         incumbent=_scores(incumbent, slices, candidate=False),
         base=_scores(base, slices, candidate=False),
         candidate=_scores(candidate, slices, candidate=True),
@@ -50,7 +58,7 @@ def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: fl
         built_digest=built,
         evaluated_digest=str(evaluated["artefact"]),
         manage=plan.manage,
-        alpha=share.alpha,
+        alpha=alpha,
         held_out=plan.digest[:16],
         consulted=sum(1 for night in store.nights() if night.verdict is not None),
         seed=plan.seed,
@@ -58,14 +66,23 @@ def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: fl
         guards=weigh_guards(store, plan.night, evaluated, settings.gate, plan.seed),
         style_may_move=plan.arm == "merged",
     )
-    verdict = gate.decide(evidence, settings.gate)
-    extra = {"tuned_temperature": _stage(store, plan.night, "build")["tuned_temperature"], "tau": tau}
-    parts = {"slices": _by_slice(evidence), "slice_tests": _slice_tests(evidence), "budget": asdict(share)}
-    how = {"precondition": ahead.get("precondition"), "stopped": evaluated.get("stopped")}
-    how |= {"policy": settings.gate.model_dump(mode="json"), "guards_asked": evaluated.get("guards")}
-    how |= {"reference": evaluated.get("reference"), "engine": evaluated.get("engine"), "seed": plan.seed}
-    numbers = {**asdict(verdict), **extra, **parts, **how}
-    return VerdictRow(plan.night, verdict.kind, verdict.reason, verdict.digest, numbers, now)
+
+
+def _beside(plan: NightPlan, store: Store, policy: Gate, evidence: gate.Evidence) -> dict[str, Any]:
+    """Return what a report tells beside the verdict: where the gain comes from, and how it was measured."""
+    evaluated = _stage(store, plan.night, "evaluate")
+    return {
+        "tuned_temperature": _stage(store, plan.night, "build")["tuned_temperature"],
+        "slices": _by_slice(evidence),
+        "slice_tests": _slice_tests(evidence),
+        "precondition": _stage(store, plan.night, "sample").get("precondition"),
+        "stopped": evaluated.get("stopped"),
+        "guards_asked": evaluated.get("guards"),
+        "reference": evaluated.get("reference"),
+        "engine": evaluated.get("engine"),
+        "policy": policy.model_dump(mode="json"),
+        "seed": plan.seed,
+    }
 
 
 def overlap(train: Sequence[Record], held_out: Sequence[Record], near_duplicate: float) -> dict[str, str]:
