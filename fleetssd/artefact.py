@@ -122,7 +122,10 @@ def own_size(base: Shown, total: int) -> int:
 
 
 ROADS: tuple[Road, ...] = ("adapter-registry", "adapter-create", "merged-registry", "merged-create")
-"""Best first: the small artefact before the large one, and no rewriting before the server's own create."""
+"""Best first: the small artefact before the large one, and no rewriting before the server's own create.
+
+It is the order of room, too: on a disk that is too full for a road, none that comes after it fits.
+"""
 
 
 def choose_road(setting: str, probe: Probe) -> Road:
@@ -145,12 +148,12 @@ def _open(road: Road, probe: Probe) -> bool:
     return comes and (kind == "merged" or probe.loads_adapters)
 
 
-def room_needed(road: Road, size: int) -> int:
-    """Return the free bytes that installing a file of this size takes at most.
+def room_needed(road: Road, missing: int, size: int) -> int:
+    """Return the free bytes that installing takes at most: `missing` are those that the server has not yet.
 
-    Create may write a merged file once more while the first copy is there, and a tenth more for what it adds.
+    Create may write a merged file (of `size`) once more while the first copy is there, and add a fifth to it.
     """
-    return int(size * 2.2) if road == "merged-create" else size
+    return missing + int(size * 1.2) if road == "merged-create" else missing
 
 
 def sha256(data: bytes) -> str:

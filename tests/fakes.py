@@ -92,6 +92,10 @@ class FakeEngine:
         """Return the adapter under a name."""
         return self.models[model][2]
 
+    def holds(self, blob: str) -> bool:
+        """Say whether a file was uploaded."""
+        return blob in self.blobs
+
     def upload(self, path: Path) -> str:
         """Take the file's text for its digest."""
         self.blobs.add(path.read_text())

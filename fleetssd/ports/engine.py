@@ -73,6 +73,10 @@ class Engine(Protocol):
         """Return the sha256 (hex) of the model's adapter, read from show's ADAPTER line; two lines raise Corrupt."""
         ...
 
+    def holds(self, blob: str) -> bool:
+        """Say whether the server has a file (sha256) already."""
+        ...
+
     def upload(self, path: Path) -> str:
         """Put a file into the server's blob store (HEAD, then POST) and return its sha256 (hex)."""
         ...

@@ -152,6 +152,18 @@ def test_an_adapter_installed_by_registry_leaves_one_name(bench: Bench) -> None:
     assert not [name for name in names if "/" in name]
 
 
+def test_what_a_killed_install_left_goes_with_the_next(bench: Bench) -> None:
+    """A pull that died before its long name was removed is tidied up by its own repetition; other names stay."""
+    bench.need("pulls_from_loopback")
+    adapter = bench.engine.upload(FILES / "a2.gguf")
+    left = [f"127.0.0.1:{port}/fleet/coder:{tag}" for port, tag in ((9, "killed"), (10, "killed"), (9, "other"))]
+    for name in left:
+        bench.raw.post("/api/copy", json={"source": BASE, "destination": name}).raise_for_status()
+    bench.engine.pull("fleetssd-test:killed", BASE, None, adapter)
+    assert {name for name in bench.engine.names() if "/" in name} == {left[2]}
+    bench.engine.remove(left[2])
+
+
 def test_an_adapter_that_was_never_uploaded_is_refused(bench: Bench) -> None:
     """A layer that the server lacks is asked of us, we have none, and the pull fails cleanly."""
     bench.need("pulls_from_loopback")
@@ -337,7 +349,9 @@ def test_a_file_that_no_name_refers_to_can_be_dropped(bench: Bench, tmp_path: Pa
     bench.need("pulls_from_loopback")
     (tmp_path / "lone").write_bytes(b"GGUF that nobody wants")
     lone = bench.engine.upload(tmp_path / "lone")
+    assert bench.engine.holds(lone)
     assert [bench.engine.drop(lone, BASE) for _ in range(2)] == [True, False]
+    assert not bench.engine.holds(lone)
     assert bench.engine.drop(bench.engine.blob_of(BASE), BASE) is False
     assert bench.greedy(BASE)
 

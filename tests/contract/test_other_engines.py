@@ -212,7 +212,9 @@ def test_removing_twice_is_no_error_and_leaves_the_file_to_drop(bench: Bench) ->
         bench.engine.remove("fleet:gone")
     assert bench.engine.digest_of("fleet:gone") is None
     assert "fleet:gone" not in bench.engine.names()
+    assert bench.engine.holds(unused)
     assert [bench.engine.drop(blob, BASE) for blob in (digest, unused, unused)] == [False, True, False]
+    assert [bench.engine.holds(blob) for blob in (digest, unused)] == [True, False]
     for model in (BASE, ALIAS):
         with pytest.raises(Rejected, match="no adapter of ours"):
             bench.engine.remove(model)

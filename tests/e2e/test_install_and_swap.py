@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,13 +14,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from typer.testing import CliRunner
 
 from fleetssd import wiring
 from fleetssd.adapters.ollama_engine import OllamaEngine
 from fleetssd.adapters.store import SqlStore
 from fleetssd.checkpoints import Checkpoint, Road
-from fleetssd.cli import serving
 from fleetssd.config import Settings, load
 from fleetssd.operations.freeze import base_checkpoint
 from fleetssd.operations.install import install
@@ -110,8 +110,9 @@ def test_a_checkpoint_goes_to_the_alias_and_back(world: World, road: Road) -> No
 def test_the_operators_rollback_prints_its_line(world: World) -> None:
     """`fleetssd rollback --json` goes back and prints the proven line of the swap log, and nothing else."""
     flip(world.store, world.engine, world.settings, world.install("adapter-registry"), actor="dawn", now=NOW)
-    done = CliRunner().invoke(serving.app, ["--config", str(world.config), "rollback", "--reason", "slow", "--json"])
-    assert done.exit_code == 0, done.output
+    command = [sys.executable, "-c", "from fleetssd.cli import main; main()", "--config", str(world.config)]
+    done = subprocess.run([*command, "rollback", "--reason", "slow", "--json"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
     line = json.loads(done.stdout)
     assert (line["kind"], line["actor"], line["to"], line["reason"], line["done"]) == (
         "rollback", "operator", world.base.digest, "slow", True,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from fleetssd.fidelity import Said, Witness
 from fleetssd.operations.install import install
 from fleetssd.ports import Completion, Prompt
 from fleetssd.recipe import Lora, NightPlan, Sampling
-from tests.fakes import FakeEngine
+from tests.fakes import FakeEngine, Killed
 
 NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
 BASE = "fleet-base:latest"
@@ -46,9 +47,10 @@ def folder(tmp_path: Path) -> Path:
 
 def run(engine: FakeEngine, folder: Path, files: dict[str, str], **more: Any) -> Checkpoint:
     """Install with what all tests share."""
-    told: dict[str, Any] = {"road": "adapter-registry", "tau": 1.0, "prompts": ["one", "two"], "witnesses": ()} | more
+    told: dict[str, Any] = {"road": "adapter-registry", "tau": 1.0, "prompts": ["one", "two"], "witnesses": ()}
+    told |= {"now": NOW} | more
     return install(
-        engine, plan=PLAN, base_model=BASE, alias="fleet-coder:latest", folder=folder, files=files, now=NOW, **told
+        engine, plan=PLAN, base_model=BASE, alias="fleet-coder:latest", folder=folder, files=files, **told
     ).checkpoint
 
 
@@ -145,6 +147,66 @@ def test_a_disk_without_room_is_told_before_anything_is_sent(engine: FakeEngine,
         run(engine, folder, files, road="merged-create")
     assert engine.blobs == set()
     assert run(engine, folder, files, road="merged-registry").road == "merged-registry"
+
+
+def test_what_the_engine_has_takes_no_room(engine: FakeEngine, folder: Path) -> None:
+    """A baked base that an earlier night sent is not counted again: a night then costs its adapter."""
+    files = {"adapter": ADAPTER, "baked": BAKED}
+    engine.free = 100
+    with pytest.raises(Misconfigured, match="MiB free"):
+        run(engine, folder, files, tau=0.2)
+    engine.blobs.add(BAKED)
+    assert run(engine, folder, files, tau=0.2).digest == ADAPTER
+
+
+def test_a_kill_after_the_engine_has_it_sends_nothing_again(engine: FakeEngine, folder: Path) -> None:
+    """The next start reads its journal, sees the name in the engine and goes on with the smoke test, past midnight too.
+
+    A name that is gone, or means something else by now, is installed again.
+    """
+
+    def kill(call: str) -> None:
+        if call.startswith("preload"):
+            raise Killed
+
+    engine.before = kill
+    with pytest.raises(Killed):
+        run(engine, folder, {"adapter": ADAPTER})
+    engine.before = lambda _: None
+    for changes, sent in ((0, []), (1, [f"pull {NAME}"])):
+        if changes:
+            engine.models[NAME] = ("another", "blob-base", ADAPTER)
+        engine.calls.clear()
+        made = run(engine, folder, {"adapter": ADAPTER}, now=NOW + timedelta(hours=23))
+        assert (made.model, made.served_digest) == (NAME, engine.models[NAME][0])
+        assert [call for call in engine.calls if call.startswith("pull")] == sent
+
+
+def test_a_kill_before_the_engine_has_it_installs_under_the_same_name(engine: FakeEngine, folder: Path) -> None:
+    """The name is noted before anything is sent, so that the night before leaves none behind."""
+
+    def kill(call: str) -> None:
+        if call.startswith("pull"):
+            raise Killed
+
+    engine.before = kill
+    with pytest.raises(Killed):
+        run(engine, folder, {"adapter": ADAPTER})
+    engine.before = lambda _: None
+    assert run(engine, folder, {"adapter": ADAPTER}, now=NOW + timedelta(hours=23)).model == NAME
+
+
+def test_a_journal_of_something_else_is_not_believed(engine: FakeEngine, folder: Path) -> None:
+    """Another artefact, another alias, or a file that is no journal: installed as if nothing were noted."""
+    run(engine, folder, {"adapter": ADAPTER})
+    journal = folder / "install.json"
+    noted = json.loads(journal.read_text())
+    for text in (json.dumps(noted | {"digest": MERGED}), json.dumps(noted | {"alias": "other"}), "{", "[]", '{"a": 1}'):
+        journal.write_text(text)
+        engine.calls.clear()
+        assert run(engine, folder, {"adapter": ADAPTER}).model == NAME
+        assert f"pull {NAME}" in engine.calls
+        assert json.loads(journal.read_text()) == noted
 
 
 TOKENS = "abcdefghij"

@@ -218,5 +218,6 @@ def test_a_create_is_told_of_the_base_what_it_has() -> None:
 
 def test_a_merged_create_takes_room_twice() -> None:
     """The server may write a merged file once more; every other road takes the file's own size."""
-    assert room_needed("merged-create", 1000) == 2200
-    assert room_needed("merged-registry", 1000) == room_needed("adapter-create", 1000) == 1000
+    assert room_needed("merged-create", 1000, 1000) == 2200
+    assert room_needed("merged-create", 0, 1000) == 1200
+    assert room_needed("merged-registry", 1000, 1000) == room_needed("adapter-create", 1000, 1000) == 1000

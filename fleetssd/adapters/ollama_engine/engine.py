@@ -118,12 +118,16 @@ class OllamaEngine:
 
     # --- installing
 
+    def holds(self, blob: str) -> bool:
+        """Say whether the server's blob store has a file (sha256) already."""
+        return self._wire.send("HEAD", f"/api/blobs/sha256:{blob}", missing_ok=True).status_code == 200
+
     def upload(self, path: Path) -> str:
         """Put a file into the server's blob store (HEAD, then POST) and return its sha256 (hex)."""
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             self._sizes[digest] = path.stat().st_size
-            if not self._has(digest):
+            if not self.holds(digest):
                 file.seek(0)
                 self._wire.send("POST", f"/api/blobs/sha256:{digest}", slow=True, content=file)
         return digest
@@ -220,7 +224,7 @@ class OllamaEngine:
 
         There is no way to delete a blob: a name is made that refers to it, and deleting that name takes it along.
         """
-        if not self._has(blob):
+        if not self.holds(blob):
             return False
         base = self._show(base_model)
         try:
@@ -230,7 +234,7 @@ class OllamaEngine:
             return False  # by create it would be written once more; the server drops it at its next start
         finally:
             self.remove(ORPHAN)
-        return not self._has(blob)
+        return not self.holds(blob)
 
     def room(self) -> int | None:
         """Return the bytes that are free where the server keeps its models; None where we cannot see that."""
@@ -265,6 +269,7 @@ class OllamaEngine:
         for content in manifest.blobs:
             self._put(content)
         tag = split_tag(model)[1]
+        self._tidy(tag)
         with self._serve(f"/v2/{REPOSITORY}/manifests/{tag}", manifest.body, MANIFEST) as netloc:
             long_name = f"{netloc}/{REPOSITORY}:{tag}"
             try:
@@ -273,6 +278,13 @@ class OllamaEngine:
                 self.point(model, long_name)
             finally:
                 self.remove(long_name)
+
+    def _tidy(self, tag: str) -> None:
+        """Remove the long names that a pull of this tag left when it was killed: they would hold its files for ever."""
+        for name in self.names():
+            host, _, rest = name.partition("/")
+            if ":" in host and rest.lower() == f"{REPOSITORY}:{tag}".lower():
+                self.remove(name)
 
     def _prove(self, model: str, adapter: str | None, wanted: str | None) -> str:
         """Return the server's digest of a new name with exactly this adapter, and with this digest if one is wanted."""
@@ -297,12 +309,9 @@ class OllamaEngine:
 
     def _put(self, content: bytes) -> str:
         digest = artefact.sha256(content)
-        if not self._has(digest):
+        if not self.holds(digest):
             self._wire.send("POST", f"/api/blobs/sha256:{digest}", content=content)
         return digest
-
-    def _has(self, digest: str) -> bool:
-        return self._wire.send("HEAD", f"/api/blobs/sha256:{digest}", missing_ok=True).status_code == 200
 
     def _show(self, model: str) -> Shown:
         return read_show(self._wire.json("POST", "/api/show", {"model": model}))

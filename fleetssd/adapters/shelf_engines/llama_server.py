@@ -138,6 +138,10 @@ class LlamaServerEngine:
 
     # --- installing
 
+    def holds(self, blob: str) -> bool:
+        """Say whether the folder has an adapter (sha256) already."""
+        return self._shelf.holds(blob)
+
     def upload(self, path: Path) -> str:
         """Put an adapter into the folder and return its sha256 (hex)."""
         return self._shelf.put(path)

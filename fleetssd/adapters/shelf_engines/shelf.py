@@ -57,13 +57,17 @@ class Shelf:
         _sync(kept.parent)
         return digest
 
+    def holds(self, digest: str) -> bool:
+        """Say whether an adapter (sha256) is kept."""
+        return (self.folder / _BLOBS / digest).is_dir()
+
     def link(self, model: str, digest: str) -> Path:
         """Give a kept adapter its immutable name and return the folder.
 
         Raises Rejected where it was never kept, Corrupt where the name is another adapter's already.
         """
         kept, named = self.folder / _BLOBS / digest, self.path(model)
-        if not kept.is_dir():
+        if not self.holds(digest):
             raise Rejected(f"the folder of adapters has no file {digest[:12]}", hint="It was never uploaded.")
         if named is not None:
             if self.digest(model) != digest:

@@ -128,6 +128,10 @@ class VllmEngine:
 
     # --- installing
 
+    def holds(self, blob: str) -> bool:
+        """Say whether the folder has an adapter (sha256) already."""
+        return self._shelf.holds(blob)
+
     def upload(self, path: Path) -> str:
         """Put an adapter with the trainer's own files into the folder and return the sha256 (hex) of its GGUF."""
         return self._shelf.put(path)
