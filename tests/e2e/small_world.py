@@ -250,8 +250,8 @@ class SmallWorld:
             "base": {"weights": str(self.base / "hf"), "gguf": str(self.base / "base-q8_0.gguf")},
             "recipe": {
                 "prompts": 24, "max_tokens": 48, "rank": 4, "alpha": 8.0, "learning_rate": 1e-2, "batch": 4,
-                "micro_batch": 4, "epochs": 2, "warmup_steps": 2, "max_length": 256, "backend": "trl",
-                "device": "cpu",
+                "micro_batch": 4, "epochs": 2, "warmup_steps": 2, "rate_floor": 0.0, "max_length": 256,
+                "backend": "trl", "device": "cpu",
             },
             "decode": {"temperature": 0.5, "tau_grid": [0.2]},
             "evaluation": {
@@ -364,17 +364,27 @@ def fabricated(train: int, held_out: int) -> list[Record]:
     ]  # fmt: skip
 
 
+MEASURED = {"seconds", "peak_rss_mb", "cpu_seconds", "energy_joules", "created_at", "decided_at", "entropy", "fidelity"}
+"""What a clock, a meter or the engine's log-probabilities said. Of these the third digit moves with the other requests
+that llama.cpp computes in the same batch; the words of an answer do not."""
+
+
 def outcome(world: SmallWorld, number: int = 1) -> dict[str, Any]:
-    """Return all that a night made and decided, but for what a clock or a meter said."""
+    """Return all that a night made and decided, but for what was measured."""
     night = world.night(number)
     with world.store() as store:
-        rows = {
+        made = {
             "samples": [asdict(sample) for sample in store.samples(number)],
             "answers": [asdict(answer) for answer in store.answers(number)],
             "used": store.used_records(),
-            "checkpoints": [{**asdict(point), "created_at": None} for point in store.checkpoints()],
+            "checkpoints": [asdict(point) for point in store.checkpoints()],
         }
-    measured = {"seconds": None, "peak_rss_mb": None, "cpu_seconds": None, "energy_joules": None}
-    stages = {row.stage: row.result | measured for row in night.stages}
-    verdict = {**asdict(night.verdict), "decided_at": None} if night.verdict else None
-    return rows | {"state": night.state, "stages": stages, "verdict": verdict}
+    made |= {"state": night.state, "stages": {row.stage: row.result for row in night.stages}}
+    made["verdict"] = asdict(night.verdict) if night.verdict else None
+    return {name: _made(value) for name, value in made.items()}
+
+
+def _made(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _made(item) for key, item in value.items() if key not in MEASURED}
+    return [_made(item) for item in value] if isinstance(value, list | tuple) else value
