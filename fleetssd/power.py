@@ -115,6 +115,19 @@ def mcnemar_power(problems: int, discordant: float, delta: float, *, alpha: floa
     return total
 
 
+def wald(*, alpha: float = 0.05, power: float = 0.8) -> tuple[float, float]:
+    """Return the least part of a fixed evaluation's problems that one with early stops asks on average.
+
+    First where nothing is gained, then where the planned gain is; both have its one-sided alpha / 2 and its power. It
+    is Wald's sequential test of the one mean against the other, looked at after each problem, without what it oversteps
+    by; no test with these errors asks fewer at either point (Wald and Wolfowitz 1948).
+    """
+    false, missed = alpha / 2.0, 1.0 - power
+    up, down = math.log(power / false), math.log((1.0 - false) / missed)
+    fixed = (_z(alpha) + NORMAL.inv_cdf(power)) ** 2 / 2.0
+    return ((1.0 - false) * down - false * up) / fixed, (power * up - missed * down) / fixed
+
+
 def flattery(choices: int) -> float:
     """Return by how many standard errors the best of `choices` equals is expected to seem better than it is.
 

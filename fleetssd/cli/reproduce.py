@@ -80,8 +80,8 @@ _FORKLOCK = (
     "best T.\nThe student wins at every top-p, but tuning top-p alone takes the teacher from 8.3 to 12.0 %."
 )
 _CAVEAT = (
-    "Intervals are paired bootstraps by issue (95 %) over the issues of all seeds, for these training runs; 'by seed' "
-    "shows how runs differ.\nThe sentences name the better of an arm's two decodes, which flatters its number.\n"
+    "Intervals (95 %) are paired bootstraps by issue, or Wilson's, over the issues of all seeds, for these runs;\n"
+    "'by seed' shows how runs differ. The sentences name the better of an arm's two decodes, which flatters it.\n"
     "p: sign flips by issue against the tuned base, adjusted for all arms at both decodes (Holm).\n"
     "Model (0.9 M parameters) and corpus are the demo's: half of the issues speak words that only merged work explains."
 )

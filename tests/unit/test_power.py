@@ -88,6 +88,27 @@ def test_too_few_problems_detect_nothing() -> None:
     assert math.isnan(power.detectable(50, 0.1))
 
 
+@pytest.mark.parametrize(
+    ("alpha", "chance", "least"),
+    [(0.05, 0.8, (0.3715, 0.6258)), (0.10, 0.8, (0.4340, 0.6167)), (0.10, 0.9, (0.4657, 0.5549)),
+     (0.10, 0.95, (0.4897, 0.4897))],
+)  # fmt: skip
+def test_least_that_early_stops_ask(alpha: float, chance: float, least: tuple[float, float]) -> None:
+    """Wald's expected sizes over the fixed one, worked by hand; equal errors make both equal."""
+    assert power.wald(alpha=alpha, power=chance) == pytest.approx(least, abs=1e-4)
+
+
+@pytest.mark.parametrize(("gain", "at"), [(0.0, 0), (0.1, 1)])
+def test_a_simulated_test_of_walds_asks_hardly_more(gain: float, at: int) -> None:
+    """1,000 runs end after the computed part of the fixed problems, but for what the last one oversteps by."""
+    drawn = np.random.default_rng(5).normal(gain, 1.0, (1_000, 6_000))
+    ratio = (0.1 * (drawn - 0.05)).cumsum(axis=1)  # log likelihood of a gain of 0.1 over that of none
+    over = (ratio >= math.log(0.8 / 0.025)) | (ratio <= math.log(0.2 / 0.975))
+    assert over.any(axis=1).all()
+    asked = (over.argmax(axis=1) + 1).mean() / (2.8016 / 0.1) ** 2
+    assert asked == pytest.approx(1.05 * power.wald()[at], rel=0.07)
+
+
 def test_detectable_effect_from_tonights_spread() -> None:
     """(1.96 + .8416) standard errors; never more than 1."""
     deltas = np.array([1.0, -1.0] * 50)
