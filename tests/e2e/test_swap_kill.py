@@ -1,4 +1,8 @@
-"""Kill -9 of who swaps, of the engine and of the gateway in the steps of a swap: the alias never leads to nothing."""
+"""Kill -9 of who swaps, of the engine and of the gateway at every step of a swap: the alias never leads to nothing.
+
+A step that takes time is stretched, and its process dies within it; at the others it dies before the call that takes
+the step, so that between two of them there is nowhere left to die.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ from fleetssd.adapters.ollama_engine import OllamaEngine
 from fleetssd.adapters.store import SqlStore
 from fleetssd.checkpoints import Checkpoint, Swap
 from fleetssd.serving import served
+from fleetssd.telemetry import Filter
 from tests.e2e import swap_child
 from tests.e2e.small_world import environment, free_port
 
@@ -32,6 +37,8 @@ BASE, ADAPTED, MERGED, ALIAS = "fleet-base:latest", "fleet-coder:v1", "fleet-cod
 SLOW = 700
 """Milliseconds that a step is stretched to: long enough to be seen and killed in."""
 PATIENCE = 60.0
+BATCH, CALLS = 3, 8
+"""Rows that a gateway may lose when it dies, and the calls that it has answered by then."""
 Process: TypeAlias = subprocess.Popen[str]
 
 pytestmark = pytest.mark.e2e
@@ -131,6 +138,7 @@ class Swapping:
 
     place: Place
     config: Path
+    origin: str
     target: str
     verb: str
 
@@ -141,8 +149,31 @@ class Swapping:
 
     def log(self) -> list[Swap]:
         """Return the swap log."""
-        with closing(SqlStore.open(f"sqlite:///{self.config.parent / 'fleetssd.sqlite3'}")) as store:
+        with self.store() as store:
             return list(store.swaps())
+
+    @contextmanager
+    def store(self) -> Iterator[SqlStore]:
+        """Open the database."""
+        with closing(SqlStore.open(f"sqlite:///{self.config.parent / 'fleetssd.sqlite3'}")) as store:
+            yield store
+
+    def begin(self) -> None:
+        """Put alias and log where they are before the swap."""
+        for old in self.config.parent.glob("fleetssd.sqlite3*"):
+            old.unlink()
+        shutil.copy(self.place.folder / "fleetssd.sqlite3", self.config.parent)
+        self.place.post("/api/copy", source=self.origin, destination=ALIAS)
+        if self.verb == "rollback":
+            first, then = self.place.checkpoints[self.target], self.place.checkpoints[self.origin]
+            line = Swap(0, "flip", "dawn", first.digest, then.digest, then.model, None, "before")
+            with self.store() as store:
+                store.finish_swap(store.begin_swap(line, NOW).id, NOW, {})
+
+    def whole(self) -> bool:
+        """Say whether the alias is the incumbent or the candidate."""
+        sides = [self.place.checkpoints[name].served_digest for name in (self.origin, self.target)]
+        return self.place.names().get(ALIAS) in sides
 
     def finish(self) -> None:
         """Swap again, as a restart does; the alias is proven at the target by one line, and answers so."""
@@ -171,36 +202,39 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     made.down()
 
 
-STEPS = {
-    "merged, loading": (MERGED, "flip", {"slow_load_ms": SLOW}),
-    "merged, pointing": (MERGED, "flip", {"alias_eof_ms": SLOW}),
-    "adapter, pointing": (ADAPTED, "flip", {"alias_eof_ms": SLOW}),
-    "adapter, loading": (ADAPTED, "flip", {"slow_load_ms": SLOW}),
-    "rollback, pointing": (BASE, "rollback", {"alias_eof_ms": SLOW}),
-    "rollback, loading": (BASE, "rollback", {"slow_load_ms": SLOW}),
+Way: TypeAlias = tuple[str, str, str]
+"""The checkpoint that serves before, the one that is to serve, and the verb."""
+
+STEPS: dict[str, tuple[Way, dict[str, int]]] = {
+    "merged, loading": ((BASE, MERGED, "flip"), {"slow_load_ms": SLOW}),
+    "merged, pointing": ((BASE, MERGED, "flip"), {"alias_eof_ms": SLOW}),
+    "adapter, pointing": ((BASE, ADAPTED, "flip"), {"alias_eof_ms": SLOW}),
+    "adapter, loading": ((BASE, ADAPTED, "flip"), {"slow_load_ms": SLOW}),
+    "rollback, pointing": ((ADAPTED, BASE, "rollback"), {"alias_eof_ms": SLOW}),
+    "rollback, loading": ((ADAPTED, BASE, "rollback"), {"slow_load_ms": SLOW}),
 }
-"""Where a swap can be for more than an instant: the checkpoint it goes to, the verb, and what stretches the step."""
+"""Where a swap can be for more than an instant, and what stretches the step."""
+
+
+def before_it(place: Place, folder: Path, way: Way) -> Swapping:
+    """Return a swap before it begins, with settings and a log of its own."""
+    config = folder / "config.toml"
+    config.write_text(
+        f'data_dir = "{folder}"\n[forge]\nurl = "http://127.0.0.1:9"\ntoken_file = "token"\n'
+        f'[fleet]\nagents = ["bot"]\nrepositories = ["*"]\n[gateway]\nport = {free_port()}\n'
+        f"[telemetry]\nbatch = {BATCH}\nflush_ms = 3600000.0\n"
+        f'[engine]\nurl = "{place.url}"\nbase_model = "{BASE}"\nalias = "{ALIAS}"\n'
+    )
+    made = Swapping(place, config, *way)
+    made.begin()
+    return made
 
 
 @pytest.fixture(params=STEPS)
 def swapping(place: Place, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Swapping]:
     """Yield a swap before it begins, with a fault that stretches one of its steps."""
-    target, verb, fault = STEPS[request.param]
-    shutil.copy(place.folder / "fleetssd.sqlite3", tmp_path)
-    config = tmp_path / "config.toml"
-    config.write_text(
-        f'data_dir = "{tmp_path}"\n[forge]\nurl = "http://127.0.0.1:9"\ntoken_file = "token"\n'
-        f'[fleet]\nagents = ["bot"]\nrepositories = ["*"]\n[gateway]\nport = {free_port()}\n'
-        f'[engine]\nurl = "{place.url}"\nbase_model = "{BASE}"\nalias = "{ALIAS}"\n'
-    )
-    made = Swapping(place, config, target, verb)
-    first = ADAPTED if verb == "rollback" else BASE
-    place.post("/api/copy", source=first, destination=ALIAS)
-    if verb == "rollback":
-        with closing(SqlStore.open(f"sqlite:///{tmp_path / 'fleetssd.sqlite3'}")) as store:
-            origin, to = place.checkpoints[BASE], place.checkpoints[ADAPTED]
-            line = Swap(0, "flip", "dawn", origin.digest, to.digest, to.model, None, "before")
-            store.finish_swap(store.begin_swap(line, NOW).id, NOW, {})
+    way, fault = STEPS[request.param]
+    made = before_it(place, tmp_path, way)
     for row in httpx.get(f"{place.url}/api/ps").json()["models"]:
         place.post("/api/generate", model=row["name"], keep_alive=0)
     httpx.post(f"{place.url}/embedded/faults", json=fault)
@@ -233,8 +267,7 @@ def test_who_swaps_dies(swapping: Swapping, request: pytest.FixtureRequest) -> N
     with in_its_step(swapping, request.node.callspec.params["swapping"]) as child:
         child.kill()
     assert not swapping.log()[-1].done
-    known = {checkpoint.served_digest for checkpoint in swapping.place.checkpoints.values()}
-    eventually(lambda: swapping.place.names().get(ALIAS) in known, "an alias that is whole")
+    eventually(swapping.whole, "an alias that is whole")
     swapping.finish()
 
 
@@ -250,18 +283,76 @@ def test_the_engine_dies(swapping: Swapping, request: pytest.FixtureRequest) -> 
     swapping.finish()
 
 
-@pytest.mark.parametrize("swapping", ["merged, loading", "adapter, pointing", "rollback, loading"], indirect=True)
 def test_the_gateway_dies(swapping: Swapping, request: pytest.FixtureRequest) -> None:
-    """A swap of any kind ends without it, and a gateway that starts anew sends callers where the log says."""
+    """A swap ends without it; a new one sends callers where the log says, and of what it answered a batch is lost."""
+    url = f"http://127.0.0.1:{swapping.config.read_text().partition('port = ')[2].split()[0]}"
     first = gateway(swapping.config)
+    assert {swapping.place.answer(ALIAS, url) for _ in range(CALLS)} == {swapping.place.answers[swapping.origin]}
     with in_its_step(swapping, request.node.callspec.params["swapping"]) as child:
         kill(first)
         assert child.wait(timeout=PATIENCE) == 0
+    with swapping.store() as store:
+        calls = store.calls(Filter(), 2 * CALLS)
+    assert CALLS - BATCH <= len(calls) <= CALLS
+    assert {call.checkpoint for call in calls} == {swapping.place.checkpoints[swapping.origin].digest}
     swapping.finish()
     again = gateway(swapping.config)
-    url = f"http://127.0.0.1:{swapping.config.read_text().partition('port = ')[2].split()[0]}"
     assert swapping.place.answer(ALIAS, url) == swapping.place.answers[swapping.target]
     kill(again)
+
+
+Die: TypeAlias = Callable[[Swapping, int, int], str]
+
+
+@pytest.fixture(scope="module")
+def die() -> Iterator[Die]:
+    """Yield what swaps until the n-th call that counts and kills there: itself (0), or the process named."""
+    command = [sys.executable, "-m", "tests.e2e.dying_child"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment()
+    ) as server:
+        told, heard = server.stdin, server.stdout
+        assert told is not None
+        assert heard is not None
+
+        def one(swap: Swapping, number: int, victim: int) -> str:
+            digest = swap.place.checkpoints[swap.target].digest
+            print(json.dumps([str(swap.config), digest, swap.verb, number, victim]), file=told, flush=True)
+            return heard.readline().strip()
+
+        yield one
+
+
+@pytest.mark.parametrize(
+    ("way", "steps"),
+    [
+        ((BASE, MERGED, "flip"), "begin_swap preload point adapter_of preload finish_swap release"),
+        ((MERGED, BASE, "rollback"), "begin_swap point adapter_of preload finish_swap release release"),
+        ((BASE, ADAPTED, "flip"), "begin_swap quiet"),
+    ],
+    ids=["merged", "rollback", "adapter"],
+)
+def test_who_swaps_dies_before_a_step(place: Place, tmp_path: Path, die: Die, way: Way, steps: str) -> None:
+    """Wherever it ends, the alias is one of both, and the next start brings it to the target by one line of the log."""
+    swap = before_it(place, tmp_path, way)
+    for number, step in enumerate(steps.split(), start=2):  # the first is the lease: before it nothing is done
+        assert die(swap, number, 0) == step
+        assert swap.whole()
+        swap.finish()
+        swap.begin()
+
+
+def test_the_engine_dies_before_a_step(place: Place, tmp_path: Path, die: Die) -> None:
+    """Who swaps asks to be tried again, or is through already; the engine comes back with an alias that is whole."""
+    swap = before_it(place, tmp_path, (BASE, MERGED, "flip"))
+    for number, end in enumerate(("preload 75", "point 75", "adapter_of 75", "preload 75", "finish_swap 0"), start=3):
+        assert place.process is not None
+        assert die(swap, number, place.process.pid) == end
+        place.down()
+        place.up()
+        assert swap.whole()
+        swap.finish()
+        swap.begin()
 
 
 def gateway(config: Path) -> Process:
