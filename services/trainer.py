@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fleetssd import training
+from fleetssd import files, training
 from fleetssd.errors import Corrupt, FleetError, Misconfigured, Transient
 
 
@@ -85,7 +85,7 @@ def _train(arguments: argparse.Namespace) -> None:
         from fleetssd.adapters import backends  # noqa: PLC0415  its first call loads torch
 
         result = backends.train(plan, rows, base=base, out=job, on_step=_say_step, stopped=stopped)
-        _write_last(job / "result.json", result.to_json())
+        files.write(job / "result.json", json.dumps(result.to_json(), allow_nan=False, sort_keys=True))
     _say(event="done", adapter=result.adapter_digest, steps=result.steps, seconds=result.seconds)
 
 
@@ -142,15 +142,6 @@ def _weights_digest(base: Path) -> str:
 def _expect(what: str, planned: str, found: str) -> None:
     if planned != found:
         raise Corrupt(f"{what} digest is {found[:12]}, the plan says {planned[:12]}", hint="Freeze a new plan.")
-
-
-def _write_last(path: Path, table: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(table, file, allow_nan=False, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
 
 
 def _say_step(step: int, steps: int, loss: float) -> None:

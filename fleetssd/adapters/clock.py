@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from fleetssd import files
 from fleetssd.errors import Misconfigured
 
 
@@ -30,12 +30,7 @@ class SteeredClock:
 
     def steer(self, seconds: float) -> None:
         """Set the offset for every process that reads this file."""
-        scratch = self._file.with_name(f"{self._file.name}.{os.getpid()}.new")
-        with scratch.open("w", encoding="utf-8") as file:
-            file.write(f"{seconds}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(self._file)
+        files.write(self._file, f"{seconds}\n")
 
     def _offset(self) -> float:
         try:

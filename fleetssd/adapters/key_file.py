@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import fcntl
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from fleetssd import files
 from fleetssd.errors import Misconfigured
 from fleetssd.keys import Key, read_keys, written
 
@@ -45,19 +44,6 @@ class KeyFile:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 keys = dict(self.read())
                 edit(keys)
-                _replace(self._path, written(keys.values()))
+                files.write(self._path, written(keys.values()), mode=0o600)
         except OSError as error:
             raise Misconfigured(f"the key file {self._path} cannot be written: {error}", hint="May you?") from None
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+from fleetssd import files
 from fleetssd.adapters.gguf_builder import GgufBuilder
 from fleetssd.adapters.samplers.llama_server import LlamaServerSampler
 from fleetssd.adapters.sandboxes import BubblewrapSandbox
@@ -114,7 +113,8 @@ class Reproduction:
         """Return a measurement from its file, or make and keep it."""
         path = self.folder / f"{name}.json"
         if not path.exists():
-            _write(path, make())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write(path, json.dumps(make()))
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
 
@@ -300,12 +300,3 @@ def _problems(items: Sequence[WorkItem]) -> list[Problem]:
 def _usable(answer: Completion) -> bool:
     """Tell what a night would train on: neither empty, nor a stub of one line, nor cut off."""
     return answer.finish == "stop" and "\n" in answer.text.strip()
-
-
-def _write(path: Path, table: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        json.dump(table, file)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(path)

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from fleetssd import files
 from fleetssd.adapters.clock import SteeredClock
 from fleetssd.adapters.store import SqlStore
 from fleetssd.errors import Transient
@@ -97,9 +98,7 @@ class World:
         lines = [f"data_dir = {_toml(str(self.data))}"]
         for name, table in tables.items():
             lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
-        scratch = self.config.with_suffix(".new")
-        scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        scratch.rename(self.config)
+        files.write(self.config, "\n".join(lines) + "\n")
 
     def store(self) -> SqlStore:
         """Open the product's database to read it."""

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fleetssd import files
 from fleetssd.advice import ADVICE
 from fleetssd.checkpoints import Sample
 from fleetssd.config import EngineKind, Settings
@@ -165,9 +166,7 @@ def _placed(folder: Path, trainer: Trainer, wanted: Wanted) -> Choice:
         raise Corrupt(f"{path} is no placement: {error}", hint="Remove it; the night chooses again.") from None
     choice = trainer.place(wanted.backend, wanted.device, qlora=wanted.qlora)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"asked": asked, **asdict(choice)}), encoding="utf-8")
-    partial.rename(path)
+    files.write(path, json.dumps({"asked": asked, **asdict(choice)}))
     return choice
 
 

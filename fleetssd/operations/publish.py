@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeAlias
 
+from fleetssd import files
 from fleetssd.checkpoints import Night
 from fleetssd.config import Prices
 from fleetssd.errors import Rejected
@@ -38,11 +38,11 @@ def publish(report: NightReport, folder: Path, page: Page | None) -> tuple[Path,
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = [
-        _write(folder / "report.json", json.dumps(asdict(report), ensure_ascii=False, indent=2) + "\n"),
-        _write(folder / "report.md", markdown(report)),
+        files.write(folder / "report.json", json.dumps(asdict(report), ensure_ascii=False, indent=2) + "\n"),
+        files.write(folder / "report.md", markdown(report)),
     ]
     if page is not None:
-        written.append(_write(folder / "report.html", page(report)))
+        written.append(files.write(folder / "report.html", page(report)))
     return tuple(written)
 
 
@@ -61,12 +61,3 @@ def _answered(store: Store, night: Night) -> Answered:
         | {temperature: store.answers(number, tuning(temperature)) for temperature in plan.tau_grid},
         names={record.id: f"{record.repository} {record.pull}" for record in store.records_by_id(plan.held_out)},
     )
-
-
-def _write(path: Path, text: str) -> Path:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    return partial.replace(path)

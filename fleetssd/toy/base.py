@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fleetssd import files
 from fleetssd.toy.corpus import NOISE, PAIRS
 
 STATEMENT = "base.json"
@@ -98,11 +97,7 @@ def state_base(model: BaseModel, settings: BaseSettings, corpus_digest: str, ver
         "loss": model.loss,
         "seconds": model.seconds,
     }
-    with tempfile.NamedTemporaryFile("w", dir=model.folder, prefix=f".{STATEMENT}.", delete=False) as file:
-        json.dump(statement, file, indent=2, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(model.folder / STATEMENT)
+    files.write(model.folder / STATEMENT, json.dumps(statement, indent=2, sort_keys=True))
 
 
 def file_digests(folder: Path) -> dict[str, str]:

@@ -47,8 +47,8 @@ LATE = (
     "os.mkdir adapter.tmp",
     "open adapter.tmp/adapter_config.json",
     "os.rename adapter.tmp",
-    "open result.tmp",
-    "os.rename result.tmp",
+    "open .result.json.partial",
+    "os.rename .result.json.partial",
 )
 """What the trainer does last, in its order; paths are those that its folder knows."""
 
@@ -192,7 +192,7 @@ def test_a_file_that_may_not_grow_publishes_nothing(trainers: Trainers, unbroken
         f"os.mkdir checkpoints/checkpoint-{SAVE_STEPS}",
         "os.mkdir adapter.tmp",
         "open adapter.tmp/adapter_config.json",
-        "open result.tmp",
+        "open .result.json.partial",
     ],
     ids=["checkpoint", "adapter", "config", "result"],
 )
@@ -220,7 +220,7 @@ def test_a_disk_that_fills_up_publishes_nothing(trainers: Trainers, moment: str,
     )
     assert '{"code": 78}' in done.stdout, done.stdout + done.stderr[-2000:]
     left = done.stdout.splitlines()
-    assert ("adapter" in left) is (moment == "open result.tmp")  # whole, and nobody's without a result
+    assert ("adapter" in left) is (moment == "open .result.json.partial")  # whole, and nobody's without a result
     assert "result.json" not in left
     assert "disk is full" in left[-1]
 

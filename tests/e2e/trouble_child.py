@@ -68,7 +68,7 @@ def arm(moment: str, strike: Callable[[], None]) -> None:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if not armed or event not in ("open", "os.mkdir", "os.rename", "shutil.rmtree"):
             return
-        if event == "open" and not (isinstance(arguments[1], str) and "w" in arguments[1]):
+        if event == "open" and not (isinstance(arguments[1], str) and {*"wx"} & {*arguments[1]}):
             return
         look(f"{event} {arguments[0]}")
 

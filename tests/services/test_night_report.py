@@ -96,7 +96,7 @@ def test_a_night_leaves_its_report(tmp_path: Path, play: Callable[..., Night]) -
     assert told["verdict"] == night.verdict.kind
     assert night.verdict.reason in told["sentence"]
     assert (folder / "report.md").read_text(encoding="utf-8").startswith("# Night 1, arm ssd\n")
-    assert not list(folder.glob("report*.partial"))
+    assert not list(folder.glob(".report*.partial"))
 
 
 def test_the_page_opens_without_a_network(tmp_path: Path, play: Callable[..., Night]) -> None:
@@ -145,7 +145,7 @@ def test_a_drawing_that_fails_costs_no_night(tmp_path: Path, play: Callable[...,
 
 def test_a_folder_that_cannot_be_written_costs_no_night(tmp_path: Path, play: Callable[..., Night]) -> None:
     """Where no file can be written the night is decided all the same."""
-    (tmp_path / "data" / "nights" / "0001" / "report.json.partial").mkdir(parents=True)
+    (tmp_path / "data" / "nights" / "0001" / ".report.json.partial").mkdir(parents=True)
     assert play().state == "done"
 
 

@@ -17,7 +17,7 @@ CONTRACTS: list[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_t
 STACK = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "xllamacpp", "unsloth"}
 TRAINERS = ("fleetssd/adapters/backends", "fleetssd/toy/model", "fleetssd/toy/export", "fleetssd/toy/tokenizer")
 """Loaded by the trainer's process alone."""
-ROOMS = {"cli", "demo", "wiring", "adapters", "web", "operations", "embedded", "toy", "config", "errors", "ports"}
+ROOMS = {"cli", "demo", "wiring", "adapters", "web", "operations", "embedded", "toy", "config", "errors", "files", "ports"}
 
 
 def contract(words: str) -> dict[str, Any]:

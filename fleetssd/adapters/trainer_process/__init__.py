@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from fleetssd import safetensors
+from fleetssd import files, safetensors
 from fleetssd.adapters.trainer_process.child import bubblewrap_works, confined, environment, running
 from fleetssd.adapters.trainer_process.meter import metered, spent
 from fleetssd.errors import Corrupt, FleetError, Misconfigured, Rejected, Transient
@@ -96,8 +95,8 @@ class ProcessTrainer:
         out, base = out.resolve(), base.resolve()
         if not _holds(out, plan):
             _clear(out)
-            _write(out / "rows.jsonl", _checked(rows, plan))
-            _write(out / "plan.json", json.dumps(plan.to_json(), sort_keys=True).encode())
+            files.write(out / "rows.jsonl", _checked(rows, plan))
+            files.write(out / "plan.json", json.dumps(plan.to_json(), sort_keys=True))
         if not (out / "result.json").exists():
             self._run(plan, base, out, progress)
         result = TrainResult.from_json(_json(out / "result.json"))
@@ -202,12 +201,3 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         raise Corrupt(f"no whole {path.name} in {path.parent}") from None
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
