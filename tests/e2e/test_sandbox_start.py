@@ -14,6 +14,17 @@ from fleetssd.adapters.sandboxes.worker import start
 from fleetssd.surroundings import Limits
 start(sys.argv[1], Shape(as_root=False, own_users=True, proc=True, filter=b""), Limits())
 """
+DYING = """
+import os, subprocess, time
+class Dying(subprocess.Popen):
+    def __init__(self, *args, **named):
+        super().__init__(*args, **named)
+        if sys.argv[1] in args[0]:
+            time.sleep(1.0)
+            os.kill(os.getpid(), 9)
+subprocess.Popen = Dying
+"""
+"""An owner that is killed as soon as it has made the process of the sandbox."""
 STUCK = """#!/bin/sh
 sleep 1000 &
 echo "$!" > "$(dirname "$0")/child.new"
@@ -46,3 +57,14 @@ def test_nothing_outlives_an_owner_that_is_killed_before_the_sandbox_is_up(tmp_p
     while alive(child) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not alive(child)
+
+
+def test_nothing_outlives_an_owner_that_is_killed_as_it_makes_the_sandbox(tmp_path: Path) -> None:
+    """No bwrap begins before there is somebody who would end it."""
+    bwrap, said = tmp_path / "bwrap", tmp_path / "child"
+    bwrap.write_text(STUCK)
+    bwrap.chmod(0o755)
+    before, rest = OWNER.split("start(", 1)
+    done = subprocess.run([sys.executable, "-c", f"{before}{DYING}start({rest}", str(bwrap)], check=False, timeout=60)
+    assert done.returncode == -9
+    assert not said.exists()

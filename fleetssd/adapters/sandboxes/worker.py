@@ -24,6 +24,8 @@ _MAX_REPLY = 1 << 20
 _FIRST_UID = 0x7000_0000  # far above every real user, so that process limits count a worker's own runs only
 _INSIDE = 1000
 """The runs' user, as a user namespace of ours knows it."""
+_WHEN_TOLD = 'read word && exec "$@"'
+"""A shell script that becomes the program it is given once it has read a line, and ends where that never comes."""
 
 
 class DeadError(Exception):
@@ -125,6 +127,7 @@ def _guard() -> Iterator[IO[bytes]]:
     """Start a shell that ends bwrap's session where we die, or fail, before it is up.
 
     Until then die-with-parent does not reach bwrap's child: it waits, for ever, for a word that only bwrap can say.
+    bwrap begins once the shell knows its session, so that there is no moment at which nobody could end it.
     """
     shell = ["/bin/sh", "-c", 'read session && { read word || kill -9 "-$session"; }']
     with subprocess.Popen(
@@ -145,7 +148,7 @@ def _spawn(bwrap: str, words: Sequence[str], shape: Shape, uid: int, guard: IO[b
             pipes.lent |= {info_w, wait_r}
             extra += ["--unshare-user", "--info-fd", str(info_w), "--userns-block-fd", str(wait_r)]
         process = subprocess.Popen(
-            [bwrap, *extra, *words],
+            ["/bin/sh", "-c", _WHEN_TOLD, "sh", bwrap, *extra, *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -155,6 +158,8 @@ def _spawn(bwrap: str, words: Sequence[str], shape: Shape, uid: int, guard: IO[b
             pass_fds=tuple(pipes.lent),
         )
         guard.write(f"{process.pid}\n".encode())
+        assert process.stdin is not None  # noqa: S101  it was opened as a pipe
+        process.stdin.write(b"go\n")
         if shape.as_root and shape.own_users:
             os.close(info_w)
             pipes.open.remove(info_w)
