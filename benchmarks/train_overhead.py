@@ -14,6 +14,7 @@ Run it on a machine that does nothing else:
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import math
@@ -35,7 +36,7 @@ from benchmarks.neighbours import Watch  # noqa: E402
 from benchmarks.train_sides import LORA, rows_of  # noqa: E402
 from benchmarks.turns import Side, take_turns  # noqa: E402
 from fleetssd.adapters.trainer_process.child import environment  # noqa: E402
-from fleetssd.training import TrainPlan, batch_order, encode_rows, sha256, weights_digest  # noqa: E402
+from fleetssd.training import TrainPlan, batch_order, encode_rows, weights_digest  # noqa: E402
 
 WALL_GOAL, STEP_GOAL_MS, JOB_GOAL, FIRST_GOAL = 1.03, 1.0, 0.5, 6.0
 LEAST_TRAINING, LEAST_STEP = 120.0, 0.3
@@ -81,6 +82,11 @@ class Job:
     steps: int
 
 
+def digest(path: Path) -> str:
+    """Return a file's sha256 (hex)."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def job_of(scratch: Path, base: Path, count: int) -> Job:
     """Write plan and rows of so many steps; the order of rows follows from their lengths, which a child counts."""
     folder = scratch / f"job{count}"
@@ -88,8 +94,8 @@ def job_of(scratch: Path, base: Path, count: int) -> Job:
     made = rows_of(count * LORA.batch)
     job = Job(base, folder / "plan.json", folder / "rows.jsonl", folder / "ordered.jsonl", count)
     job.rows.write_bytes(encode_rows(made))
-    weights = weights_digest({path.name: sha256(path.read_bytes()) for path in base.glob("*.safetensors")})
-    plan = TrainPlan(1, weights, sha256(job.rows.read_bytes()), len(made), LORA, seed=1, threads=1)
+    weights = weights_digest({path.name: digest(path) for path in base.glob("*.safetensors")})
+    plan = TrainPlan(1, weights, digest(job.rows), len(made), LORA, seed=1, threads=1)
     job.plan.write_text(json.dumps(plan.to_json()))
     lengths = waited("count", base, job.rows, home=folder).said["lengths"]["tokens"]
     job.ordered.write_bytes(encode_rows([made[at] for at in batch_order(lengths, LORA.batch, 1, 0)]))

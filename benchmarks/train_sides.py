@@ -20,7 +20,7 @@ from typing import Any
 
 from fleetssd.adapters.trainer_process import ProcessTrainer
 from fleetssd.recipe import Lora
-from fleetssd.training import Row, TrainPlan, decode_rows, sha256, steps
+from fleetssd.training import Row, TrainPlan, decode_rows, steps
 
 LORA = Lora(
     rank=16,
@@ -160,7 +160,7 @@ def own(plan: Path, base: Path, rows: Path, out: Path) -> None:
     on_trl.prepare, on_trl.fit = watched("theirs", prepare), watched_fit
     backends.load_tokenizer, backends.guard = watched_tokenizer, watched_guard
     began = time.thread_time()
-    sha256((base / "model.safetensors").read_bytes())
+    hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
     text = rows.read_bytes()
     result = backends.train(
         job, decode_rows(text), base=base, out=out, on_step=lambda *_: say("step"), stopped=lambda: False
