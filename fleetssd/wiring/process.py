@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import structlog
-from structlog.typing import EventDict
+from structlog.typing import EventDict, Processor
 
 from fleetssd.adapters.clock import SteeredClock, SystemClock
 from fleetssd.config import Settings
@@ -21,18 +21,27 @@ if TYPE_CHECKING:
 
 
 def configure_logging() -> None:
-    """Write one JSON line an event to stderr, with the bound ids."""
+    """Write one JSON line an event to stderr, with the bound ids; libraries' warnings are such lines, too."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
+        processors=[*shared, structlog.processors.JSONRenderer()],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+    handler = logging.StreamHandler(sys.stderr)
+    last: list[Processor] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        structlog.processors.JSONRenderer(),
+    ]
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    # It tells of every run that it skips because the last one goes on, which is how our jobs are meant to be.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
 
 def configure_talking() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import signal
 import socket
@@ -308,10 +309,13 @@ def test_a_running_daemon_has_loaded_no_training_stack(dawn: SmallWorld) -> None
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-def test_the_unit_is_clean(tmp_path: Path) -> None:
-    """`systemd-analyze verify` has nothing to say of the unit."""
-    text = (ROOT / "systemd" / "fleetssd.service").read_text()
-    unit = tmp_path / "fleetssd.service"
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "systemd").iterdir()))
+def test_the_unit_is_clean(tmp_path: Path, name: str) -> None:
+    """`systemd-analyze verify` has nothing to say of a unit, and its documentation is where it says."""
+    text = (ROOT / "systemd" / name).read_text()
+    (told,) = re.findall(r"^Documentation=file:///opt/fleetssd/(\S+)$", text, re.MULTILINE)
+    assert (ROOT / told).is_file()
+    unit = tmp_path / name
     unit.write_text(text.replace("/opt/fleetssd/.venv/bin/python", sys.executable))
     assert unit.read_text() != text
     command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=one", str(unit)]

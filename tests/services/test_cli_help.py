@@ -91,6 +91,12 @@ def test_command_lines_in_the_documents_are_understood(group: Any, page: str) ->
     assert {line: word for line in lines if (word := misunderstood(group, line))} == {}
 
 
+def test_the_operators_guide_names_every_verb(group: Any) -> None:
+    """Whoever reads the guide hears of each verb."""
+    text = (ROOT / "docs/operating.md").read_text(encoding="utf-8").partition("## Verbs")[2].partition("## ")[0]
+    assert set(group.commands) - set(re.findall(r"[a-z]+", text)) == set()
+
+
 def test_links_of_the_documents_lead_somewhere() -> None:
     """A link to a file of ours has the file, and one to a heading has the heading."""
     pages = (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,3 +90,16 @@ def test_warnings_of_a_verb_are_words_on_stderr(capsys: pytest.CaptureFixture[st
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == "warning: room is short folder=x\nasking again in 0.6 s: it is away (ConnectError)\n"
+
+
+def test_every_line_of_a_services_log_is_json() -> None:
+    """What a library warns of is an event like ours, its traceback in the same line."""
+    code = (
+        "import logging; from fleetssd import wiring; wiring.configure_logging()\n"
+        "try: 1 / 0\n"
+        "except ZeroDivisionError: logging.getLogger('library').exception('it %s', 'broke')"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    (line,) = map(json.loads, shown.stderr.splitlines())
+    assert (line["event"], line["level"]) == ("it broke", "error")
+    assert "ZeroDivisionError" in line["exception"]
