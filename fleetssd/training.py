@@ -121,11 +121,6 @@ class AdapterStats:
     largest_b: float
 
 
-def sha256(data: bytes) -> str:
-    """Return the sha256 (hex) of some bytes."""
-    return hashlib.sha256(data).hexdigest()
-
-
 def encode_rows(rows: Sequence[Row]) -> bytes:
     """Return the rows as JSON Lines, one canonical spelling, so that equal rows have one digest."""
     return "".join(json.dumps(asdict(row), ensure_ascii=False, sort_keys=True) + "\n" for row in rows).encode()

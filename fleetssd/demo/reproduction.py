@@ -32,7 +32,7 @@ from fleetssd.scoring import Estimate, Scores, deltas, difference, estimate, sig
 from fleetssd.toy import corpus
 from fleetssd.toy.base import BaseSettings, read_base
 from fleetssd.toy.work import WorkItem, some_work
-from fleetssd.training import Row, TrainPlan, encode_rows, sha256
+from fleetssd.training import Row, TrainPlan, encode_rows
 
 Arm: TypeAlias = Literal["ssd", "verified", "merged", "control"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
@@ -191,7 +191,8 @@ class _Seed:
         path.write_bytes(text)
         epochs = max(1, round(self.size.epochs * self.size.records / len(rows)))
         lora = Lora(16, 32.0, TARGETS, 5e-3, 32, 32, epochs, 0, 256)
-        plan = TrainPlan(self.seed, folder_digest(self.base), sha256(text), len(rows), lora, self.seed, threads=1)
+        digest = hashlib.sha256(text).hexdigest()
+        plan = TrainPlan(self.seed, folder_digest(self.base), digest, len(rows), lora, self.seed, threads=1)
         shown = self._named(f"training {arm}")
         ProcessTrainer().train(plan, path, self.base, folder / "train", shown)
         GgufBuilder().merged(folder / "train" / "adapter", self.gguf, folder / "merged.gguf", 1.0)

@@ -19,7 +19,7 @@ from fleetssd.placement import Choice, Placement
 from fleetssd.ports import Builder, Progress, Prompt, Sampler, Store, Trainer
 from fleetssd.recipe import NightPlan
 from fleetssd.records import Record
-from fleetssd.training import Row, TrainPlan, decode_rows, encode_rows, mixed, sha256, weights_digest
+from fleetssd.training import Row, TrainPlan, decode_rows, encode_rows, mixed, weights_digest
 
 CHUNK = 96
 """Samples kept per transaction: a killed night redraws at most this many."""
@@ -129,7 +129,7 @@ def train(
     job = TrainPlan(
         night=plan.night,
         base_digest=folder_digest(base.weights),
-        rows_digest=sha256(text),
+        rows_digest=hashlib.sha256(text).hexdigest(),
         rows=len(rows),
         lora=plan.lora,
         seed=plan.seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from fleetssd.errors import Rejected
 from fleetssd.operations import learn
 from fleetssd.ports import Builder, Progress, Store, Trainer
 from fleetssd.recipe import NightPlan
-from fleetssd.training import TrainPlan, TrainResult, encode_rows, sha256
+from fleetssd.training import TrainPlan, TrainResult, encode_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,10 @@ def replay(
     rows, _ = learn.training_rows(plan, store.records_by_id(plan.train), store.samples(number))
     rows = _mixed(rows, trained, mix, plan.seed)
     text = encode_rows(rows)
-    if sha256(text) != trained["rows_digest"]:
+    digest = hashlib.sha256(text).hexdigest()
+    if digest != trained["rows_digest"]:
         why = f"the records and samples on file make {len(rows)} other rows than were trained on"
-        return Replay(number, "rows", why, trained["rows_digest"], sha256(text))
+        return Replay(number, "rows", why, trained["rows_digest"], digest)
     weights = learn.folder_digest(base.weights)
     if weights != trained["base_digest"]:
         why = f"{base.weights} is not the base that was trained on"
