@@ -20,6 +20,7 @@ from typing import get_args
 import pytest
 
 from fleetssd.adapters.sandboxes import BareSandbox, BubblewrapSandbox, ContainerPreparer, ContainerSandbox, containers
+from fleetssd.adapters.sandboxes.confinement import PROGRAM
 from fleetssd.adapters.sandboxes.containers import ContainerEngine, Program, arguments
 from fleetssd.checks import Preparation
 from fleetssd.errors import Misconfigured
@@ -280,7 +281,7 @@ def test_every_container_is_told_to_keep_out_what_a_run_must_not_reach(program: 
     memory = next(word for word in words if word.startswith("--memory="))
     assert f"--memory-swap={memory.partition('=')[2]}" in words
     assert all(word.endswith(",readonly") for word in words if word.startswith("--mount="))
-    assert words[words.index(IMAGE) :] == [IMAGE, "-s", "-P", "-B", "/zygote.py"]
+    assert words[words.index(IMAGE) :] == [IMAGE, *PROGRAM]
 
 
 def test_closing_ends_the_containers(shadowed: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_wrong_solution_fails_and_says_where(sandbox: BubblewrapSandbox) -> No
     found = grade(sandbox, WRONG)
     assert (found.passed, found.fault) == (False, False)
     assert 'File "tests/test_f.py"' in found.detail
-    assert "zygote" not in found.detail
+    assert "inside" not in found.detail
 
 
 def test_grades_come_in_the_order_of_the_jobs() -> None:
@@ -198,6 +198,38 @@ def test_writing_to_the_result_channel_is_no_pass(sandbox: BubblewrapSandbox) ->
             f"import os\nfor d in range(1, 64):\n    try: os.write(d, {word!r})\n    except OSError: pass\nos._exit(0)",
         )
         assert not found.passed
+
+
+def test_forged_code_is_never_kept(sandbox: BubblewrapSandbox) -> None:
+    """What a run says is the compiled test is not taken for it: the next answer meets the test itself."""
+    forge = """
+import marshal, os
+code = marshal.dumps(compile("pass", "tests/test_f.py", "exec"))
+for d in range(1, 64):
+    try: os.write(d, b"=" + len(code).to_bytes(4, "big") + code)
+    except OSError: pass
+os._exit(0)
+"""
+    test = "assert module.f(1) == 2, 'a test of its own'\n"
+    assert not grade(sandbox, forge, test).passed
+    assert not grade(sandbox, forge, test).passed
+    found = [grade(sandbox, answer, test) for answer in (WRONG, RIGHT, WRONG)]
+    assert [each.passed for each in found] == [False, True, False]
+    assert found[0] == found[2]
+    assert "a test of its own" in found[2].detail
+
+
+def test_the_graders_program_is_not_importable(sandbox: BubblewrapSandbox) -> None:
+    """A module of the same name in a job is the job's own."""
+    look = "import sys\nassert '/' not in sys.path\nimport inside\nassert inside.mine\n"
+    jobs = [Job("j", (("inside.py", "mine = True\n"), ("a.py", look)), ("python", "a.py"))]
+    assert sandbox.run(jobs, no_progress)[0].passed
+
+
+def test_runs_draw_their_own_chances(sandbox: BubblewrapSandbox) -> None:
+    """No two runs begin with the same random numbers, as no two interpreters would."""
+    draws = {attack(sandbox, "import random\nraise ValueError(random.random())\n").detail for _ in range(3)}
+    assert len(draws) == 3
 
 
 # --- resources
@@ -339,7 +371,7 @@ def test_nothing_else_can_be_written(sandbox: BubblewrapSandbox) -> None:
         sandbox,
         """
 import os, sys
-for place in ("/", "/usr", "/etc", "/dev", "/proc", os.path.dirname(os.__file__), "/zygote.py"):
+for place in ("/", "/usr", "/etc", "/dev", "/proc", os.path.dirname(os.__file__), "/inside", "/inside/loop.py"):
     try:
         open(place if place.endswith(".py") else place + "/planted", "a")
     except OSError:

@@ -2,7 +2,7 @@
 
 By bubblewrap: namespaces prepared once, a fork for every run.
 
-Every worker is one long-lived `bwrap` with the program of `zygote.py` inside: no network, no home, no inherited
+Every worker is one long-lived `bwrap` with the program of `inside` in it: no network, no home, no inherited
 environment or descriptors, a read-only system, a small tmpfs, private /proc and /dev, user, mount, process, ipc and
 uts namespaces, and the seccomp filter of `seccomp.py`. A run is a fork in there: own session, rlimits on processor
 time, memory, processes, file size and descriptors, a limit on the memory of all its processes, wall clock, output

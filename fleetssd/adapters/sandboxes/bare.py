@@ -100,9 +100,7 @@ class _Run:
             stopped, tail = self._watch(self._process.stdout.fileno(), limits)
             self._kill()
             status = self._process.wait()
-            result = (
-                os.read(self._said, 300).decode("utf-8", "replace") if select.select([self._said], [], [], 0)[0] else ""
-            )
+            result = self._result()
         finally:
             self._kill()
             os.close(self._said)
@@ -112,13 +110,14 @@ class _Run:
         failure = stopped or _failure(status)
         if not failure and token is not None and result != token:
             failure = "the script ended before its last line"
-        text = tail.decode("utf-8", "replace").strip()[-_TAIL:]
+        report = result[1:] if result.startswith("?") else ""
+        text = (tail.decode("utf-8", "replace") + report).strip()[-_TAIL:]
         return Grade(name, passed=not failure, fault=False, detail=f"{failure}\n{text}".strip() if failure else "")
 
     def _result(self) -> str:
         """Return what the run said of itself; a process that it left behind may hold the pipe open."""
         ready, _, _ = select.select([self._said], [], [], 0)
-        return os.read(self._said, 300).decode("utf-8", "replace") if ready else ""
+        return os.read(self._said, 4 * _TAIL).decode("utf-8", "replace") if ready else ""
 
     def _watch(self, output: int, limits: Limits) -> tuple[str, bytes]:
         deadline, total, tail = time.monotonic() + limits.wall_seconds, 0, b""

@@ -13,7 +13,9 @@ from pathlib import Path
 from fleetssd.adapters.sandboxes import seccomp
 from fleetssd.surroundings import BARE, ENVIRONMENT, WORK, Limits, Surroundings
 
-ZYGOTE = Path(__file__).with_name("zygote.py")
+INSIDE = Path(__file__).with_name("inside")
+PROGRAM = ("-s", "-P", "-B", "-c", "import sys; sys.path.append('/'); from inside.loop import main; main()")
+"""What follows the interpreter in a place where INSIDE lies at the root."""
 NO_LIMIT = "the kernel does not limit the number of processes here"
 
 
@@ -69,12 +71,12 @@ def arguments(shape: Shape, limits: Limits, around: Surroundings = BARE) -> list
         *privileges,
         *system(prefix),
         *(("--proc", "/proc") if shape.proc else ()),
-        *("--dev", "/dev", "--ro-bind", str(ZYGOTE), "/zygote.py"),
+        *("--dev", "/dev", "--ro-bind", str(INSIDE), "/inside"),
         *_surroundings(around),
         *("--size", str(limits.disk_bytes + room(around.tree)), "--perms", "1777", "--tmpfs", "/tmp"),  # noqa: S108
         *("--size", str(limits.disk_bytes // 4), "--perms", "1777", "--tmpfs", "/dev/shm"),  # noqa: S108
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"),
-        *(python, "-s", "-P", "-B", "/zygote.py"),
+        *(python, *PROGRAM),
     ]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from fleetssd.adapters.sandboxes import seccomp
-from fleetssd.adapters.sandboxes.confinement import ZYGOTE, room
+from fleetssd.adapters.sandboxes.confinement import INSIDE, PROGRAM, room
 from fleetssd.adapters.sandboxes.worker import DeadError, Zygote, greeted
 from fleetssd.adapters.sandboxes.zygotes import ZygoteSandbox
 from fleetssd.errors import Misconfigured
@@ -155,7 +155,7 @@ def arguments(engine: ContainerEngine, name: str, limits: Limits, around: Surrou
     yield from (f"--pids-limit={limits.processes + _OWN_PROCESSES}", f"--memory={memory}", f"--memory-swap={memory}")
     yield f"--tmpfs=/tmp:rw,exec,nosuid,nodev,mode=1777,size={disk}"
     yield f"--tmpfs=/dev/shm:rw,exec,nosuid,nodev,mode=1777,size={shared}"
-    yield mount(ZYGOTE, "/zygote.py")
+    yield mount(INSIDE, "/inside")
     yield from (mount(path, str(path)) for path in around.binds)
     if around.environment is not None:
         yield mount(around.environment, ENVIRONMENT)
@@ -166,7 +166,7 @@ def arguments(engine: ContainerEngine, name: str, limits: Limits, around: Surrou
     yield f"--env=PATH={places}/usr/local/bin:/usr/bin:/bin"
     yield from (f"--env=HOME={WORK}", "--env=LANG=C.UTF-8", "--env=PYTHONHASHSEED=0", "--env=PYTHONDONTWRITEBYTECODE=1")
     yield f"--entrypoint={ENVIRONMENT}/bin/python" if own else "--entrypoint=python3"
-    yield from (engine.image, "-s", "-P", "-B", "/zygote.py")
+    yield from (engine.image, *PROGRAM)
 
 
 def mount(source: Path, target: str, *, writable: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from fleetssd.surroundings import BARE, Limits, Surroundings
 
 
 class ZygoteSandbox(ABC):
-    """Grades jobs in `workers` places at once, each with the program of `zygote.py` inside; `_start` makes a place.
+    """Grades jobs in `workers` places at once, each with the program of `inside` in it; `_start` makes a place.
 
     Thread-safe; use it as a context manager or call `close`. The first place is made at construction, which raises
     Misconfigured where none can be.
@@ -112,4 +113,14 @@ class ZygoteSandbox(ABC):
 
 
 def _told(job: Job) -> dict[str, object]:
-    return {"files": job.files, "command": job.command, "removed": job.removed, "executable": job.executable}
+    """Return a job as the place reads it; with the digest of its script where that is one of its files."""
+    script = job.command[1] if len(job.command) > 1 else "-"
+    text = None if script.startswith("-") else dict(job.files).get(script)
+    digest = text and hashlib.sha256(f"{script}\0{text}".encode("utf-8", "surrogatepass")).hexdigest()
+    return {
+        "files": job.files,
+        "command": job.command,
+        "removed": job.removed,
+        "executable": job.executable,
+        **({"digest": digest} if digest else {}),
+    }
