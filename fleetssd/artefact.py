@@ -9,7 +9,7 @@ from datetime import date
 
 from fleetssd.checkpoints import Road
 from fleetssd.errors import Corrupt, Misconfigured
-from fleetssd.shown import ADAPTER, CONFIG, MODEL, Shown, config_bytes, own_layers
+from fleetssd.shown import ADAPTER, CONFIG, MODEL, Shown, config_bytes, own_layers, turns
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DIGITS = 12
@@ -112,6 +112,7 @@ def carried(base: Shown) -> dict[str, object]:
         "license": list(base.licenses),
         "renderer": base.renderer,
         "parser": base.parser,
+        "messages": turns(base),
     }
     return {key: value for key, value in told.items() if value}
 

@@ -17,6 +17,7 @@ TEMPLATE = "application/vnd.ollama.image.template"
 SYSTEM = "application/vnd.ollama.image.system"
 PARAMS = "application/vnd.ollama.image.params"
 LICENSE = "application/vnd.ollama.image.license"
+MESSAGES = "application/vnd.ollama.image.messages"
 CONFIG = "application/vnd.docker.container.image.v1+json"
 
 _BLOB = re.compile(r"sha256[-:]([0-9a-f]{64})")
@@ -26,7 +27,8 @@ _BLOB = re.compile(r"sha256[-:]([0-9a-f]{64})")
 class Shown:
     """What `show` says.
 
-    `blob` and `adapters` are sha256 (hex); `template` is empty where the GGUF's own Jinja text rules.
+    `blob` and `adapters` are sha256 (hex); `template` is empty where the GGUF's own Jinja text rules; `messages` are
+    turns (role, content) that stand before every conversation.
     """
 
     blob: str
@@ -38,6 +40,7 @@ class Shown:
     details: Mapping[str, Any]
     renderer: str
     parser: str
+    messages: tuple[tuple[str, str], ...] = ()
 
 
 def read_show(body: Mapping[str, Any]) -> Shown:
@@ -59,6 +62,7 @@ def read_show(body: Mapping[str, Any]) -> Shown:
         details=dict(body.get("details") or {}),
         renderer=str(body.get("renderer") or ""),
         parser=str(body.get("parser") or ""),
+        messages=tuple((str(turn["role"]), str(turn.get("content", ""))) for turn in body.get("messages") or ()),
     )
 
 
@@ -78,7 +82,13 @@ def own_layers(shown: Shown) -> tuple[tuple[str, bytes], ...]:
     layers += [(TEMPLATE, shown.template.encode())] if shown.template else []
     layers += [(SYSTEM, shown.system.encode())] if shown.system else []
     layers += [(PARAMS, go_json(dict(shown.parameters)))] if shown.parameters else []
+    layers += [(MESSAGES, go_json(turns(shown)))] if shown.messages else []
     return tuple(layers)
+
+
+def turns(shown: Shown) -> list[dict[str, str]]:
+    """Return the turns before every conversation as the server writes them."""
+    return [{"role": role, "content": content} for role, content in shown.messages]
 
 
 def config_bytes(shown: Shown) -> bytes:

@@ -190,12 +190,13 @@ TRAITS: dict[str, Any] = {
     "parameters": {"num_ctx": 512, "stop": ["</u>", "<|im_end|>"], "temperature": 0.3, "top_k": 7},
     "renderer": "qwen3-coder",
     "parser": "qwen3-coder",
+    "messages": [{"role": "user", "content": "2 < 3 & so?"}, {"role": "assistant", "content": "Yes."}],
 }
 
 
 @pytest.mark.parametrize("road", ROADS)
 def test_every_road_carries_what_the_base_has(bench: Bench, road: str) -> None:
-    """System, template, licences, stop tokens and other parameters, renderer, parser, rendered prompt: all equal."""
+    """System, template, licences, stop tokens and other parameters, renderer, parser, turns, prompt: all equal."""
     kind, way = road.split("-")
     bench.need(*{"adapter-registry": ("pulls_from_loopback", "loads_adapters"), "merged-create": (),
                  "adapter-create": ("creates_adapters", "loads_adapters"),
@@ -206,7 +207,7 @@ def test_every_road_carries_what_the_base_has(bench: Bench, road: str) -> None:
     adapter = engine.upload(FILES / "a1.gguf") if kind == "adapter" else None
     (engine.pull if way == "registry" else engine.create)(model, base, blob, adapter)
     shown = [bench.raw.post("/api/show", json={"model": name}).json() for name in (base, model)]
-    for key in ("system", "template", "license", "parameters", "renderer", "parser"):
+    for key in ("system", "template", "license", "parameters", "renderer", "parser", "messages"):
         assert shown[0].get(key) == shown[1].get(key), key
     assert engine.carried(model) == engine.carried(base)
     told = TRAITS | {"license": ["\n".join(TRAITS["license"])]}  # show joins the texts, and so they are carried

@@ -95,10 +95,13 @@ def test_jinja_and_the_default_template_are_not_carried() -> None:
 
 def test_system_licence_renderer_and_parser_are_carried() -> None:
     """What the base says beside its weights is kept, in the server's order of layers."""
-    shown = read_show(SHOW | {"system": "You are careful.", "license": "MIT", "renderer": "r1", "parser": "p1"})
-    kinds = [kind.rpartition(".")[2] for kind, _ in own_layers(shown)]
+    said = [{"role": "user", "content": "<hi>"}, {"role": "assistant", "content": "ho"}]
+    traits = {"system": "You are careful.", "license": "MIT", "renderer": "r1", "parser": "p1", "messages": said}
+    shown = read_show(SHOW | traits)
+    layers = {kind.rpartition(".")[2]: text for kind, text in own_layers(shown)}
     config = json.loads(config_bytes(shown))
-    assert (kinds, config["renderer"], config["parser"]) == (["license", "template", "system", "params"], "r1", "p1")
+    assert list(layers) == ["license", "template", "system", "params", "messages"]
+    assert (config["renderer"], config["parser"], json.loads(layers["messages"])) == ("r1", "p1", said)
 
 
 def test_licences_may_be_a_list() -> None:
