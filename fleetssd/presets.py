@@ -32,7 +32,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     # The demonstration's model of two megabytes, on one CPU core.
     "toy": {
         "t_train": 1.5, "rank": 16, "alpha": 32.0, "learning_rate": 5e-3, "batch": 32, "micro_batch": 32, "epochs": 5,
-        "warmup_steps": 2, "max_length": 256, "max_tokens": 96, "backend": "trl", "device": "cpu",
+        "warmup_steps": 2, "rate_floor": 0.0, "max_length": 256, "max_tokens": 96, "backend": "trl", "device": "cpu",
     },
 }  # fmt: skip
 

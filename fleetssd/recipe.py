@@ -64,7 +64,11 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """LoRA and optimiser hyperparameters of one run; steps follow from rows, batch and epochs."""
+    """LoRA and optimiser hyperparameters of one run; steps follow from rows, batch and epochs.
+
+    Without `warmup_steps` a tenth of the steps warms up. The cosine ends at `rate_floor` of the peak learning rate; a
+    plan that does not say so was made when it ended at nothing.
+    """
 
     rank: int
     alpha: float
@@ -73,8 +77,9 @@ class Lora:
     batch: int
     micro_batch: int
     epochs: int
-    warmup_steps: int
+    warmup_steps: int | None
     max_length: int
+    rate_floor: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

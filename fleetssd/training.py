@@ -183,6 +183,18 @@ def steps(rows: int, lora: Lora) -> int:
     return lora.epochs * math.ceil(micro_batches / accumulation(lora))
 
 
+def warmup(lora: Lora, total: int) -> int:
+    """Return how many of a run's steps lead up to the peak learning rate."""
+    return math.ceil(total / 10) if lora.warmup_steps is None else lora.warmup_steps
+
+
+def schedule(lora: Lora) -> dict[str, Any]:
+    """Return the learning rate's cosine by the names that transformers and MLX's trainer share."""
+    if not lora.rate_floor:
+        return {"lr_scheduler_type": "cosine"}
+    return {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": lora.rate_floor}}
+
+
 def batch_order(lengths: Sequence[int], batch: int, seed: int, epoch: int) -> list[int]:
     """Return the row indices of one epoch, batch after batch, rows of like length together.
 

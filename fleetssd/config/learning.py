@@ -43,7 +43,8 @@ class Recipe(Section):
     batch: int = Field(default=16, gt=0)
     micro_batch: int = Field(default=1, gt=0)
     epochs: int = Field(default=2, gt=0)
-    warmup_steps: int = Field(default=6, ge=0)
+    rate_floor: float = Field(default=0.2, ge=0, lt=1)
+    warmup_steps: int | None = Field(default=None, ge=0)
     max_length: int = Field(default=0, ge=0)
     seed: int = 1
     threads: int = Field(default=1, gt=0)

@@ -158,8 +158,8 @@ class World:
             "engine": {"url": self.engine_url, "base_model": BASE, "alias": ALIAS, "concurrency": 24},
             "base": {"weights": str(self.base / "hf"), "gguf": str(self.base / "base-q8_0.gguf")},
             "recipe": {
-                "rank": 16, "alpha": 32.0, "batch": 32, "micro_batch": 32, "warmup_steps": 2, "max_length": 256,
-                "max_tokens": 96, "seed": self.seed + 1, "backend": "trl", "device": "cpu",
+                "rank": 16, "alpha": 32.0, "batch": 32, "micro_batch": 32, "warmup_steps": 2, "rate_floor": 0.0,
+                "max_length": 256, "max_tokens": 96, "seed": self.seed + 1, "backend": "trl", "device": "cpu",
             },
             "decode": {"tau_grid": [0.2, 0.4, 0.7]},
             "evaluation": {"samples": 16, "tune_share": 0.15, "max_tokens": 96, "max_problems": 160,

@@ -109,6 +109,7 @@ def _lora(settings: Settings) -> Lora:
         epochs=recipe.epochs,
         warmup_steps=recipe.warmup_steps,
         max_length=recipe.max_length,
+        rate_floor=recipe.rate_floor,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from tests.e2e import tiny
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]  # five trainings in one fixture, on whatever cores are left
 
-LORA = dataclasses.replace(tiny.LORA, epochs=4, learning_rate=2e-3)
+LORA = dataclasses.replace(tiny.LORA, epochs=4, learning_rate=2e-3, warmup_steps=None, rate_floor=0.2)
 """A calm rate: Adam divides by the gradient's size, so a large one makes much of the last bit of two kernels."""
 TOTAL = steps(len(tiny.ROWS), LORA)
 STOP = 5
@@ -93,6 +94,17 @@ def test_a_backend_trains_an_acceptable_adapter(runs: dict[str, Run], backend: s
     config = json.loads((run.folder / "adapter" / "adapter_config.json").read_text())
     assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", LORA.rank, LORA.alpha)
     assert config["base_model_name_or_path"] is None
+
+
+@pytest.mark.parametrize("backend", ["trl", "unsloth", "unsloth-mlx"])
+def test_the_rate_climbs_for_a_tenth_and_falls_to_its_floor(runs: dict[str, Run], backend: str) -> None:
+    """Whoever trains, the learning rate peaks after a tenth of the steps and ends at a fifth of the peak."""
+    (last,) = (runs[backend].folder / "checkpoints").glob(f"checkpoint-{TOTAL}/trainer_state.json")
+    rates = [entry["learning_rate"] for entry in json.loads(last.read_text())["log_history"] if "loss" in entry]
+    assert len(rates) == TOTAL
+    assert abs(rates.index(max(rates)) - math.ceil(TOTAL / 10)) <= 1  # some log a step's rate, some the next one's
+    assert max(rates) == pytest.approx(LORA.learning_rate, rel=0.01)
+    assert rates[-1] == pytest.approx(0.2 * LORA.learning_rate, rel=0.05)
 
 
 def test_all_backends_see_the_same_tokens_first(runs: dict[str, Run]) -> None:

@@ -42,6 +42,14 @@ def test_without_a_preset_the_defaults_stand() -> None:
     assert recipe(preset="") == recipe() == Recipe()
 
 
+def test_the_defaults_are_a_4b_coders() -> None:
+    """Rank 32 on all linear layers, alpha as large, 5e-5 by a cosine to a fifth, 16 rows a step by accumulation."""
+    found = Recipe()
+    assert (found.rank, found.alpha, found.learning_rate, found.rate_floor) == (32, 32.0, 5e-5, 0.2)
+    assert set(found.targets) == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert (found.batch, found.micro_batch, found.epochs, found.max_length, found.warmup_steps) == (16, 1, 2, 0, None)
+
+
 def test_an_unknown_preset_names_those_there_are() -> None:
     """A slip is refused with the list."""
     with pytest.raises(Misconfigured, match=r"no preset 'coder-5b'.*coder-4b"):

@@ -32,8 +32,9 @@ loras = st.builds(
     batch=st.integers(1, 64),
     micro_batch=st.integers(1, 64),
     epochs=st.integers(1, 9),
-    warmup_steps=st.integers(0, 9),
+    warmup_steps=st.none() | st.integers(0, 9),
     max_length=st.integers(1, 4096),
+    rate_floor=share,
 )
 plans = st.builds(
     NightPlan,

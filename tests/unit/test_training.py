@@ -49,6 +49,23 @@ TEXTS = st.text(max_size=30)
 ROWS = st.lists(st.builds(Row, prompt=TEXTS, completion=TEXTS), max_size=8)
 
 
+def test_a_tenth_of_a_run_warms_up_where_nothing_is_said() -> None:
+    """500 rows make 64 steps of 16 in two epochs, of which 7 warm up; a stated number stands."""
+    lora = dataclasses.replace(LORA, batch=16, micro_batch=1, epochs=2, warmup_steps=None)
+    total = training.steps(500, lora)
+    assert (total, training.warmup(lora, total)) == (64, 7)
+    assert training.warmup(dataclasses.replace(lora, warmup_steps=0), total) == 0
+
+
+def test_a_plan_of_before_the_floor_trains_as_it_did() -> None:
+    """A plan on file that names no floor is one whose cosine ended at nothing; with one, the schedule says it."""
+    table = PLAN.to_json()
+    del table["lora"]["rate_floor"]
+    assert training.schedule(TrainPlan.from_json(table).lora) == {"lr_scheduler_type": "cosine"}
+    floored = training.schedule(dataclasses.replace(LORA, rate_floor=0.2))
+    assert floored["lr_scheduler_kwargs"] == {"min_lr_rate": 0.2}
+
+
 @given(ROWS)
 def test_rows_survive_the_file(rows: list[Row]) -> None:
     """Whatever text the rows hold, line breaks of every alphabet included, they come back equal."""

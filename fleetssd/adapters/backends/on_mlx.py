@@ -14,7 +14,7 @@ from fleetssd.adapters.backends.job import Fitted, Job
 from fleetssd.adapters.backends.rows import cannot_load
 from fleetssd.adapters.backends.smoke import NextTokens, one_by_one
 from fleetssd.errors import Misconfigured
-from fleetssd.training import TrainPlan, accumulation, batch_order
+from fleetssd.training import TrainPlan, accumulation, batch_order, schedule, warmup
 
 _PACKAGES = ("unsloth", "unsloth_zoo", "mlx", "mlx_lm", "mlx_vlm", "transformers")
 
@@ -104,8 +104,8 @@ def _arguments(job: Job) -> dict[str, Any]:
         "per_device_train_batch_size": min(lora.micro_batch, lora.batch),
         "gradient_accumulation_steps": accumulation(lora),
         "learning_rate": lora.learning_rate,
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": lora.warmup_steps,
+        **schedule(lora),
+        "warmup_steps": warmup(lora, job.steps),
         "weight_decay": 0.0,
         "optim": "adamw",
         "adam_beta1": 0.9,

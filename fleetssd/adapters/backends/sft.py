@@ -15,7 +15,7 @@ from fleetssd.adapters.backends.asking import batched, plainly
 from fleetssd.adapters.backends.durable import KEPT, SAVE_STEPS
 from fleetssd.adapters.backends.job import Fitted, Job
 from fleetssd.errors import Misconfigured
-from fleetssd.training import accumulation, batch_order
+from fleetssd.training import accumulation, batch_order, schedule, warmup
 
 _TORCH_NAMES = {"metal": "mps"}
 
@@ -95,8 +95,8 @@ def _arguments(job: Job) -> dict[str, Any]:
         "per_device_train_batch_size": min(lora.micro_batch, lora.batch),
         "gradient_accumulation_steps": accumulation(lora),
         "learning_rate": lora.learning_rate,
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": lora.warmup_steps,
+        **schedule(lora),
+        "warmup_steps": warmup(lora, job.steps),
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
         "optim": "adamw_torch",
