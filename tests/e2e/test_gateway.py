@@ -301,16 +301,22 @@ def test_a_full_queue_is_held_until_there_is_room(world: World) -> None:
     assert seen == [(200, None), (503, "1")]
 
 
-def test_without_an_engine_the_answer_is_502(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [("ollama", "Is Ollama running? `ollama serve`"), ("llama-server", "Is llama-server running at [engine] url?")],
+)
+def test_without_an_engine_the_answer_is_502(tmp_path: Path, kind: str, advice: str) -> None:
     """Before the first byte, in the route's own language, with what to do; the gateway ends well all the same."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with gateway(settings(tmp_path, f"http://127.0.0.1:{port}")) as (url, process):
+    config = settings(tmp_path, f"http://127.0.0.1:{port}")
+    config.write_text(config.read_text().replace("[engine]", f'[engine]\nkind = "{kind}"\nadapters_dir = "adapters"'))
+    with gateway(config) as (url, process):
         api = httpx.post(f"{url}/api/chat", json={"model": ALIAS})
         v1 = httpx.post(f"{url}/v1/chat/completions", json={"model": ALIAS})
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=45) == 0
-    assert (api.status_code, api.json()["hint"]) == (502, "Is Ollama running? `ollama serve`")
+    assert (api.status_code, api.json()["hint"]) == (502, advice)
     assert (v1.status_code, v1.json()["error"]["type"]) == (502, "api_error")
 
 
