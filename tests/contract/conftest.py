@@ -1,16 +1,19 @@
-"""The forges under test, and what every test on one of them needs."""
+"""The forges and stores under test, and what every test on one of them needs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fleetssd import config
 from fleetssd.adapters.gitea_http import GiteaForge
+from fleetssd.adapters.store import SqlStore
 from tests.contract.forges import LIVE_TOKEN, LIVE_URL, Desk, Ground, embedded, live
 from tests.contract.receivers import Receiver
+from tests.fakes import MemoryStore
 
 # The real server joins in where the environment names one.
 KINDS = ["embedded", *([pytest.param("live", marks=pytest.mark.live)] if LIVE_URL and LIVE_TOKEN else [])]
@@ -55,3 +58,14 @@ def receiver(ground: Ground) -> Iterator[Receiver]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """Every implementation of the port, empty."""
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    made = SqlStore.open(f"sqlite:///{tmp_path / 'store.sqlite3'}")
+    yield made
+    made.close()

@@ -23,7 +23,7 @@ from fleetssd.operations.watch import watch_once
 from fleetssd.serving import served
 from fleetssd.telemetry import MergeRate
 from fleetssd.trials import Trial
-from tests.contract.test_store import file
+from tests.contract.stores import file
 from tests.fakes import FakeEngine, FakeGrounds, FakeSandbox
 from tests.services.test_swap import ALIAS, BASE, DAWN, ONE, TWO, _plan
 

@@ -16,7 +16,7 @@ from fleetssd.admission import NotAdmittedError
 from fleetssd.records import Record
 from fleetssd.solutions import File
 from tests.contract.forges import Desk, Ground, embedded
-from tests.contract.test_store import record
+from tests.contract.stores import record
 
 PIXEL = b"\x89PNG\r\n\x1a\n\xff"
 BLOB = "1" * 40

@@ -12,7 +12,7 @@ from fleetssd.checkpoints import VerdictRow
 from fleetssd.cli import config, guards  # noqa: F401  the verbs register themselves
 from fleetssd.config import Gate
 from fleetssd.gate import decide
-from tests.contract.test_store import NOW
+from tests.contract.stores import NOW
 from tests.services.test_cli_reading import call, folder, read  # noqa: F401  a fixture and two readers
 from tests.unit.test_gate import evidence, guard
 

@@ -11,7 +11,7 @@ import pytest
 from fleetssd.adapters.store import SqlStore
 from fleetssd.cli import sides  # noqa: F401  the verbs register themselves
 from fleetssd.records import Record
-from tests.contract.test_store import NOW, record
+from tests.contract.stores import NOW, record
 from tests.services.test_cli_reading import call, folder, read  # noqa: F401  a fixture and two readers
 
 

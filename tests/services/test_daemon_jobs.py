@@ -15,7 +15,7 @@ from fleetssd.errors import Transient
 from fleetssd.telemetry import Filter
 from fleetssd.trials import Trial
 from services.daemon import Daemon
-from tests.contract.test_store import file
+from tests.contract.stores import file
 from tests.services.test_hint import daemon
 from tests.services.test_traffic import CALL
 

@@ -15,7 +15,7 @@ from fleetssd.changes import LINK
 from fleetssd.checks import Preparation
 from fleetssd.records import Record
 from fleetssd.solutions import EXECUTABLE, File, Whole
-from tests.contract.test_store import record
+from tests.contract.stores import record
 
 MAKE = Preparation("make deps", network=False)
 PIXEL = "\udc89PNG\udcff"

@@ -18,7 +18,7 @@ from fleetssd.errors import Corrupt
 from fleetssd.origins import Origin
 from fleetssd.telemetry import CallEnd, Filter, Work
 from fleetssd.trials import Trial
-from tests.contract.test_store import file
+from tests.contract.stores import file
 
 NOW = datetime(2026, 11, 22, 3, 12, tzinfo=UTC)
 SECOND, DAY = timedelta(seconds=1), timedelta(days=1)

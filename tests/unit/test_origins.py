@@ -23,7 +23,7 @@ from fleetssd.origins import (
 )
 from fleetssd.telemetry import MergeRate, Work
 from fleetssd.trials import Trial
-from tests.contract.test_store import NOW, record
+from tests.contract.stores import NOW, record
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 RECORD = record(12, merged_at=NOW, issues=("fleet/app#7",), author="Bot-1")
