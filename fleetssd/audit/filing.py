@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fleetssd.audit.findings import ORDER, Audit, headline
+from fleetssd.audit.findings import ORDER, Audit, Finding, headline
 
 if TYPE_CHECKING:
     from fleetssd.audit.advice import Advice  # its statistics need numpy, and an issue does not
@@ -58,15 +58,20 @@ def body(audit: Audit, advice: Advice | None = None) -> str:
     if advice is not None:
         lines += [f"**{advice.manage}** at T = {advice.temperature:g}: {_prose(advice.reason)}", ""]
     if audit.findings:
-        lines += ["| effective | setting | value | where | layer | by whom |", "|---|---|---|---|---|---|"]
+        lines += ["| effective | key | value | setting | where | layer | by whom |", "|---|---|---|---|---|---|---|"]
     for f in audit.findings[:ROWS]:
-        cells = (f.effective, _code(f.setting), _code(f.value), _code(f"{f.file}:{f.line}"), f.layer, _prose(f.by))
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join(_cells(f))} |")
     if len(audit.findings) > ROWS:
         lines += ["", f"and {len(audit.findings) - ROWS} more: `fleetssd audit` shows them all."]
     if audit.skipped:
         lines += ["", "Not read:", *(f"- {_code(each.file)}: {_prose(each.reason)}" for each in audit.skipped[:ROWS])]
     return "\n".join([*lines, ""])
+
+
+def _cells(f: Finding) -> tuple[str, ...]:
+    """Return a finding's row; one setting may decide several keys, so both are named."""
+    where = _code(f"{f.file}:{f.line}")
+    return f.effective, _code(f.key), _code(f.value), _code(f.setting), where, f.layer, _prose(f.by)
 
 
 def _code(text: str) -> str:
@@ -76,8 +81,12 @@ def _code(text: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """Return a sentence of ours that may name files: without what a forge takes for a reference or a tag."""
-    return re.sub(r"[@#<>|`*_\[\]!~]", "·", _printable(text))
+    """Return a sentence of ours that may name files: without what a forge takes for a reference or a tag.
+
+    A forge looks for references after it has read the Markdown, so that no backslash keeps it from them; one does keep
+    the marks of emphasis and links what they are, and a name of a setting readable.
+    """
+    return re.sub(r"[@#<>|`!]", "·", re.sub(r"([\\*_\[\]~])", r"\\\1", _printable(text)))
 
 
 def _printable(text: str) -> str:

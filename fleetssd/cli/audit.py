@@ -62,6 +62,8 @@ def audit(
     http://127.0.0.1:11434; fleetssd audit ~/.hermes --ab --issues 40;
     fleetssd audit ~/.hermes --file-issue fleet/ops --label audit --token-file /root/issue-token
     """
+    if repository is None and (label or token_file):
+        raise Misconfigured("--label and --token-file are of no use alone", hint="Name --file-issue OWNER/REPO too.")
     given = settings(context) if context.obj is not None or ab or repository else None
     found = _look(folders, ollama, given, needed=not ab)
     compared = _compare(given, issues, samples) if ab and given else None

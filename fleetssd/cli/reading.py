@@ -41,7 +41,9 @@ def table(title: str, *columns: str, numeric: tuple[str, ...] = ()) -> Table:
     made = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None)
     made.pad_edge, made.collapse_padding = False, True
     for column in columns:
-        made.add_column(column, justify="right" if column in numeric else "left", no_wrap=column in numeric)
+        made.add_column(
+            column, justify="right" if column in numeric else "left", no_wrap=column in numeric, overflow="fold"
+        )
     return made
 
 

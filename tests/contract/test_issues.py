@@ -186,7 +186,7 @@ def test_hostile_names_mention_nobody_and_close_nothing(alone: Ground, tmp_path:
     text = body(examine([Source(name, "json", '{"temperature": "`x|@all"}')], World()))
     filed(desk, text)
     rows = [line for line in text.splitlines() if line.startswith("| unknown")]
-    assert rows == [row for row in rows if row.count("|") == 7 and row.count("`") == 6]
+    assert rows == [row for row in rows if row.count("|") == 8 and row.count("`") == 8]
     assert len(rows) == 1
     assert "@" not in "".join(rows[0].split("`")[::2])
     assert desk.references(number) == []

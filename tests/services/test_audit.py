@@ -50,6 +50,13 @@ def test_the_table_reads_from_top_to_bottom(capsys: pytest.CaptureFixture[str], 
     assert "hunter2" not in said
 
 
+def test_a_narrow_terminal_cuts_nothing_off(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    """Long words are folded, so that every place keeps its line."""
+    monkeypatch.setattr(out, "_width", 80)
+    assert call("audit", str(SAMPLES)) == 0
+    assert "…" not in capsys.readouterr().out
+
+
 def test_json_has_every_field_of_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
     """Programs get file, line, key, value, layer, effect and who decides it."""
     assert call("audit", str(SAMPLES / "serving" / "Modelfile"), "--json") == 0
@@ -72,6 +79,12 @@ def test_the_folders_of_the_settings_are_the_default(tmp_path: Path, capsys: pyt
     assert call("--config", str(settings(tmp_path)), "audit") == 78
     assert call("audit") == 78
     assert "nothing to audit" in capsys.readouterr().err
+
+
+def test_a_label_without_an_issue_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """What would be told to nobody is not left out in silence: exit code 78, and the option that is missing."""
+    assert call("audit", str(Path(__file__)), "--label", "audit") == 78
+    assert "--file-issue" in capsys.readouterr().err
 
 
 def test_what_no_settings_file_is_stays_unread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,10 +34,16 @@ def test_the_text_tells_findings_advice_and_what_was_not_read() -> None:
     audit = examine([Source("M", "modelfile", "PARAMETER temperature 0.3")], World(), [Skipped("x.yaml", "binary")])
     text = body(audit, Advice("bake", 0.3, "T = 0.3 gains +5.0 pp [+1.0, +9.0]"))
     assert text.startswith(MARK)
-    assert "| masked | `PARAMETER.temperature` | `0.3` | `M:1` | serve |" in text
-    assert "**bake** at T = 0.3: T = 0.3 gains +5.0 pp ·+1.0, +9.0·" in text
+    assert "| masked | `temperature` | `0.3` | `PARAMETER.temperature` | `M:1` | serve |" in text
+    assert "**bake** at T = 0.3: T = 0.3 gains +5.0 pp \\[+1.0, +9.0\\]" in text
     assert "- `x.yaml`: binary" in text
     assert body(audit) == body(audit)
+
+
+def test_a_sentence_keeps_its_names_and_refers_to_nobody() -> None:
+    """Underscores and asterisks are shown as they are; a mention, an issue's number and a tag are taken apart."""
+    found = examine([Source(".env", "env", "OLLAMA_TEMPERATURE=0.2")], World(), [Skipped("x", "@me #1 !2 <b> a_b *")])
+    assert "- `x`: ·me ·1 ·2 ·b· a\\_b \\*" in body(found)
 
 
 def test_no_findings_are_told_too() -> None:
@@ -50,7 +56,7 @@ def test_a_long_table_is_cut() -> None:
     """More findings than a page can show are counted; an empty value is an empty cell."""
     text = body(examine([Source("M", "modelfile", "PARAMETER top_k\n" * (ROWS + 2))], World()))
     assert text.count("| yes |") == ROWS
-    assert "| `PARAMETER.top_k` |  | `M:1` |" in text
+    assert "| `top_k` |  | `PARAMETER.top_k` | `M:1` |" in text
     assert "and 2 more" in text
 
 
@@ -59,4 +65,4 @@ def test_no_value_breaks_out_of_its_cell(name: str, value: str) -> None:
     """Whatever files are named and hold, every row has as many cells as the head."""
     text = body(examine([Source(name, "toml", f"temperature = '{value}'")], World()))
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert all(row.count("|") == 7 for row in rows)
+    assert all(row.count("|") == 8 for row in rows)
