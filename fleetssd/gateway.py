@@ -125,6 +125,11 @@ def rewrite(asked: Asked, way: Route, decode: Decode) -> Ask | None:
     return Ask(_spliced(asked.text, edits).encode("utf-8", "surrogateescape"), asked.model, way.model)
 
 
+def reaches(asked: Asked, way: Route) -> bool:
+    """Say whether a request can be sent to another checkpoint than the alias's: it runs one, and can say which."""
+    return bool(ASKS[asked.path]) and (asked.path in SCALED or not way.more)
+
+
 def warning(asked: Asked, way: Route, decode: Decode) -> str | None:
     """Return what to tell a caller whose own temperature meets a baked one; None where nothing goes wrong.
 

@@ -17,7 +17,7 @@ from fleetssd.artefact import same_name
 from fleetssd.calls import Fault
 from fleetssd.config import Settings
 from fleetssd.errors import Rejected
-from fleetssd.gateway import ASKS, Ask, Asked, changes_models, climbs, read, rename, rewrite, warning, worth_a_retry
+from fleetssd.gateway import Ask, Asked, changes_models, climbs, reaches, read, rename, rewrite, warning, worth_a_retry
 from fleetssd.keys import whose
 from fleetssd.ports import Sink
 from fleetssd.routes import Route
@@ -143,7 +143,8 @@ class Gateway:
         )  # fmt: skip
         now = self._feed.now
         own = self._sending(caller, asked, body, now.route, attempt)
-        trial = now.trial(task or caller.id, datetime.now(UTC)) if own.ask and ASKS[asked.path] else None
+        trial = now.trial(task or caller.id, datetime.now(UTC)) if own.ask else None
+        trial = trial if trial and reaches(asked, trial) else None
         if own.ask is None:
             attempt.checkpoint = now.digest(asked.model)
         shadows = now.canary is not None and now.canary.mode == "shadow"

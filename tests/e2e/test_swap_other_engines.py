@@ -195,6 +195,9 @@ def test_a_canary_is_asked_by_its_own_adapter(world: World) -> None:
     with gateway(world.config) as (url, _), httpx.Client(base_url=url, timeout=60) as fleet:
         _until(lambda: _asked(fleet, sides[True])[0] == second.digest)
         heard = [(met, *_asked(fleet, sides[met], stream=stream)) for _ in "12" for stream in (0, 1) for met in sides]
+        told = {"model": ALIAS, "messages": BODY["messages"], "max_tokens": 8}
+        reply = fleet.post("/v1/messages", json=told, headers={"X-Fleetssd-Task": sides[True]})
+        assert reply.headers["x-fleetssd-checkpoint"] == first.digest  # this route cannot say which adapter applies
         world.server.restart()
         heard += [(met, *_asked(fleet, sides[met])) for met in sides]
         assert {*heard} == {(True, second.digest, own[second.digest]), (False, first.digest, own[first.digest])}

@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetssd.config import Decode
-from fleetssd.gateway import ASKS, Ask, changes_models, climbs, read, refusal, rename, rewrite, warning, worth_a_retry
+from fleetssd.gateway import (
+    ASKS,
+    Ask,
+    changes_models,
+    climbs,
+    reaches,
+    read,
+    refusal,
+    rename,
+    rewrite,
+    warning,
+    worth_a_retry,
+)
 from fleetssd.routes import Route
 
 WAY = Route("fleet-coder:latest", "fleet-coder:v20261122-ab12cd", "ab12cd")
@@ -18,6 +30,7 @@ CALLERS = Decode()
 OURS = Decode(manage="gateway", temperature=0.4, top_k=30, top_p=0.9, min_p=0.05)
 API = {"temperature": 0.4, "top_p": 0.9, "top_k": 30, "min_p": 0.05}
 V1 = {"temperature": 0.4, "top_p": 0.9}
+BODY = b'{"model": "fleet-coder"}'
 
 
 def sent(body: bytes, path: str = "/api/chat", decode: Decode = CALLERS) -> bytes | None:
@@ -50,6 +63,16 @@ def test_a_route_says_scales_where_the_server_reads_them() -> None:
         own = (table["lora"], table.get("cache_prompt"))
         assert own == ((lora, True) if path != "/v1/messages" else ([{"id": 1, "scale": 9}], None))
         assert b'"x": 1.50' in ask.body
+
+
+def test_a_candidate_is_only_sent_what_can_say_so() -> None:
+    """Where the engine goes by scales, a route that carries none would be answered by the alias under another name."""
+    scaled = Route("fleet-coder", "fleet-coder:v2", "d", more={"lora": [{"id": 0, "scale": 1.0}]})
+    reached = {path: [reaches(asked, way) for way in (WAY, scaled)] for path in ASKS if (asked := read(path, BODY))}
+    assert {path for path, (named, _) in reached.items() if not named} == {
+        "/api/embed", "/api/embeddings", "/v1/embeddings",
+    }  # fmt: skip
+    assert {path for path, (_, said) in reached.items() if said} == {"/v1/chat/completions", "/v1/completions"}
 
 
 # --- the request -----------------------------------------------------------------------------------------------
