@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from fleetssd.artefact import Probe
 from fleetssd.config import Engine
 from fleetssd.errors import Misconfigured
 from fleetssd.operations.capabilities import known
@@ -40,6 +41,16 @@ def test_another_base_is_tried_anew(engine: FakeEngine) -> None:
     engine.models["base:1"] = ("another", "blob-other", None)
     known(store, engine, TOLD, NOW)
     assert engine.calls == ["probe", "probe"]
+
+
+def test_another_version_or_another_host_is_tried_anew(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one server did says nothing of its next release, nor of the one beside it; going back is known."""
+    store, beside = MemoryStore(), TOLD.model_copy(update={"url": "http://beside:11434"})
+    for version, told, times in (("1", TOLD, 1), ("2", TOLD, 2), ("2", beside, 3), ("1", TOLD, 3), ("2", TOLD, 3)):
+        monkeypatch.setattr(engine, "version", lambda version=version: version)
+        monkeypatch.setattr(engine, "probe", lambda version=version: engine.calls.append("probe") or Probe(version))
+        assert known(store, engine, told, NOW).version == version
+        assert len(engine.calls) == times
 
 
 def test_an_engine_without_the_base_is_misconfigured() -> None:
