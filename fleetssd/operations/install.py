@@ -7,7 +7,6 @@ after a kill believes it as far as the engine says the same.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -19,6 +18,7 @@ from fleetssd.artefact import model_name, room_needed
 from fleetssd.checkpoints import Checkpoint, Kind, Road
 from fleetssd.errors import Corrupt, Misconfigured, Rejected
 from fleetssd.fidelity import Fidelity, Witness
+from fleetssd.files import write
 from fleetssd.operations.smoke import Smoke
 from fleetssd.ports import Engine
 from fleetssd.recipe import NightPlan
@@ -60,6 +60,7 @@ def install(
         alias, files[kind], model_name(alias, files[kind], now.date())
     )
     if not _stands(engine, journal):
+        journal = replace(journal, served="")
         _write(folder, journal)
         served = _put(engine, journal.model, base_model, folder, files, kind, road)
         journal = replace(journal, served=served)
@@ -94,12 +95,7 @@ def _read(folder: Path, alias: str, digest: str) -> _Journal | None:
 
 
 def _write(folder: Path, journal: _Journal) -> None:
-    part = folder / f".{_JOURNAL}.partial"
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(asdict(journal), file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(folder / _JOURNAL)
+    write(folder / _JOURNAL, json.dumps(asdict(journal)))
     log.info("install_step", model=journal.model, step="installed" if journal.served else "begun")
 
 

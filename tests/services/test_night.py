@@ -301,6 +301,15 @@ def test_a_night_speaks_of_the_engine_that_is_configured(scene: Scene, kind: str
     assert all(kind in hint.lower() for hint in hints)
 
 
+def test_a_refused_install_has_the_engine_tried_again(scene: Scene) -> None:
+    """Where a candidate is not what was trained, what the engine was seen to do is forgotten with it."""
+    scene.engine.answer = lambda _model, prompt: Completion(f"right {prompt.text} {prompt.seed}", "stop", 5)
+    with pytest.raises(Rejected, match="no effect"):
+        scene.run()
+    assert scene.engine.calls.count("probe") == 1
+    assert scene.store.capability("http://127.0.0.1:11434", scene.engine.version(), "served-base") is None
+
+
 def test_the_adapter_is_written_in_the_type_that_settings_name(scene: Scene) -> None:
     """`[base] adapter_type` reaches the builder, and the night notes it for a replay."""
     scene.run(base={"adapter_type": "F32"})
