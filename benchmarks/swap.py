@@ -5,29 +5,33 @@ was measured to be. Swaps are the product's own (`operations.swap`): evidence, l
 a rollback. Each checkpoint is recognisable by its greedy answer, so an answer by a checkpoint that did not serve while
 the request ran is seen. Latencies are those of the same load at rest, before, and during the swaps.
 
-usage: python -m benchmarks.swap [--swaps 1000] [--profiles 0.32 0.34.1] [--ways alias gateway] [--window-ms 4]
+A row ends when its share of --minutes is over, and on Ctrl-C or SIGTERM all do: what was seen until then is told and
+counts as far as it goes. It is also kept in --out, rewritten every few seconds.
+
+usage: python -m benchmarks.swap [--swaps 1000] [--minutes 25] [--profiles 0.32 0.34.1] [--ways alias gateway]
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
+import logging
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median, quantiles
 
 import httpx
+import structlog
 
+from benchmarks.swap_load import GREEDY, PROMPT, WINDOW, Load, Swapped, numbers
 from fleetssd import wiring
 from fleetssd.adapters.ollama_engine import OllamaEngine
 from fleetssd.adapters.store import SqlStore
@@ -38,89 +42,14 @@ from fleetssd.operations.swap import flip, rollback
 FILES = Path(__file__).parents[1] / "tests" / "samples" / "ollama" / "files"
 BASE, ALIAS = "fleet-base:latest", "fleet-coder:latest"
 CANDIDATES = ("fleet-coder:v20261122-m1", "fleet-coder:v20261123-m2")
-GREEDY = {"temperature": 0, "seed": 1, "num_predict": 16}
-PROMPT = "def f1(x"
 ROLLBACK_GOAL = 1.0
 """Seconds from the decision to an answer of the incumbent, where it is still loaded."""
 FOLLOWS = 5.0
 """Seconds after which a gateway that has not followed a swap is taken for lost."""
-BACK_OFF = 0.02
-"""Seconds a caller waits after a failure."""
 TURN = 10
 """Every so many swaps one is a rollback."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """A checkpoint that was proven to serve, and when."""
-
-    at: float
-    digest: str
-
-
-@dataclass(frozen=True)
-class Call:
-    """One streamed request: when it ran, seconds to its first byte, and its answer, or how it failed."""
-
-    began: float
-    ended: float
-    first: float
-    answer: str
-    failure: str
-
-
-@dataclass
-class Load:
-    """Constant concurrent streams in a thread of their own; `calls` grows until `stop`."""
-
-    url: str
-    streams: int
-    calls: list[Call] = field(default_factory=list)
-    over: threading.Event = field(default_factory=threading.Event)
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Ask as long as the block lasts."""
-        thread = threading.Thread(target=lambda: asyncio.run(self._run()))
-        thread.start()
-        try:
-            yield
-        finally:
-            self.over.set()
-            thread.join()
-            self.over.clear()
-
-    async def _run(self) -> None:
-        async with httpx.AsyncClient(base_url=self.url, timeout=60) as client:
-            await asyncio.gather(*(self._stream(client) for _ in range(self.streams)))
-
-    async def _stream(self, client: httpx.AsyncClient) -> None:
-        while not self.over.is_set():
-            call = await asked(client)
-            self.calls.append(call)
-            if call.failure:  # whoever asks again at once meets the same half-written alias
-                await asyncio.sleep(BACK_OFF)
-
-
-async def asked(client: httpx.AsyncClient) -> Call:
-    """Stream one answer of the alias."""
-    began = time.monotonic()
-    first, texts, done, failure = 0.0, [], False, ""
-    body = {"model": ALIAS, "prompt": PROMPT, "raw": True, "options": GREEDY}
-    try:
-        async with client.stream("POST", "/api/generate", json=body) as reply:
-            if reply.status_code != 200:
-                failure = f"{reply.status_code} {(await reply.aread()).decode()[:80]}"
-            else:
-                async for line in reply.aiter_lines():
-                    first = first or time.monotonic() - began
-                    told = json.loads(line)
-                    texts.append(told.get("response", ""))
-                    done = done or bool(told.get("done"))
-                    failure = failure or str(told.get("error", ""))
-    except httpx.TransportError as error:
-        failure = type(error).__name__
-    return Call(began, time.monotonic(), first, "".join(texts), failure or ("" if done else "ended in silence"))
+LOOK = 10.0
+"""Seconds between two looks at a row that is not whole yet."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +62,10 @@ class World:
     url: str
     gateway: bool
 
-    def swap(self, target: Checkpoint | None) -> Served:
-        """Flip to a checkpoint, or roll back, and wait until callers are sent there."""
-        now = datetime.now(UTC)
+    def swap(self, target: Checkpoint | None, serving: str) -> Swapped:
+        """Flip to a checkpoint, or roll back from what serves (its digest), and wait until callers are sent there."""
+        held = set(self.engine.loaded().values())
+        now, began = datetime.now(UTC), time.monotonic()
         if target is None:
             done = rollback(self.store, self.engine, self.settings, actor="operator", reason="benchmark", now=now)
         else:
@@ -145,14 +75,18 @@ class World:
             if time.monotonic() > end:
                 sys.exit("the gateway did not follow the swap log")
             time.sleep(0.01)
-        return Served(time.monotonic(), done.to_digest)
+        on_file = self.store.checkpoint(done.to_digest)
+        loaded = on_file is not None and on_file.served_digest in held
+        return Swapped(began, time.monotonic(), done.to_digest, serving, target is None, loaded)
 
 
 @contextmanager
 def process(module: str, *arguments: str) -> Iterator[str]:
     """Run a service until the block ends; yields the URL that it prints."""
     command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
+    with subprocess.Popen(  # in a session of its own: a Ctrl-C ends the measurement, and then this
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    ) as child:
         assert child.stdout is not None
         try:
             yield str(json.loads(child.stdout.readline())["url"])
@@ -228,143 +162,148 @@ def answers(world: World, checkpoints: Sequence[Checkpoint]) -> dict[str, str]:
     return found
 
 
-def wrong(calls: Sequence[Call], served: Sequence[Served], known: dict[str, str]) -> int:
-    """Count answers by a checkpoint that did not serve at any moment of the request.
+@dataclass
+class Clock:
+    """How long the rows may take; `over` once somebody asks for the end."""
 
-    A swap is on the way from the proof of the one before it to its own: in that time both may answer.
-    """
-    count = 0
-    for call in calls:
-        if call.failure:
-            continue
-        before = [one for one in served if one.at <= call.began][-1:]
-        within = [one for one in served if call.began < one.at <= call.ended]
-        after = [one for one in served if one.at > call.ended][:1]
-        count += known.get(call.answer) not in {one.digest for one in (*before, *within, *after)}
-    return count
+    ends: float
+    over: threading.Event
+
+    def until(self, rows: int) -> float:
+        """Return when a row must end that so many rows share the time with, itself included."""
+        now = time.monotonic()
+        return now + max(self.ends - now, 0) / rows
 
 
-def percentile(values: Sequence[float], share: int) -> float:
-    """Return a percentile, in milliseconds."""
-    return (quantiles(values, n=100)[share - 1] if len(values) > 1 else values[0]) * 1e3
+@dataclass
+class Row:
+    """One profile by one way, and what was seen of it so far."""
 
+    profile: str
+    way: str
+    wanted: int
+    window_ms: int
+    seen: dict[str, object]
 
-def measured(profile: str, way: str, swaps: int, streams: int, rest: float, window_ms: int) -> dict[str, object]:
-    """Measure one profile by one way, print its row and return its numbers."""
-    with (
-        tempfile.TemporaryDirectory() as name,
-        world(Path(name), profile, gateway=way == "gateway", window_ms=window_ms) as (made, checkpoints),
-    ):
-        known = answers(made, checkpoints)
-        still = Load(made.url, streams)
-        with still.running():
-            time.sleep(rest)
-        served, took, busy = [Served(0.0, checkpoints[0].digest)], list[float](), Load(made.url, streams)
-        decided = list[tuple[float, str]]()
-        with busy.running():
-            for number in range(swaps):
-                returning = number % TURN == TURN - 1
-                others = [one for one in checkpoints[1:] if one.digest != served[-1].digest]
-                began = time.monotonic()
-                served.append(made.swap(None if returning else others[number % len(others)]))
-                if returning:
-                    decided.append((began, served[-1].digest))
-                took.append(served[-1].at - began)
-        copies = [swap.evidence.get("alias_copies", 0) for swap in made.store.swaps()]
-    back = returned(decided, busy.calls, known)
-    failures = Counter(call.failure for call in busy.calls if call.failure)
-    window = sum(count for said, count in failures.items() if "EOF" in said)
-    found = {
-        "profile": profile,
-        "way": way,
-        "swaps": swaps,
-        "calls": len(busy.calls),
-        "failed": sum(failures.values()),
-        "failed_in_the_alias_window": window,
-        "failures": dict(failures),
-        "wrong_answers": wrong(busy.calls, served, known),
-        "swap_s": round(median(took), 3),
-        "most_copies": max(copies, default=0),
-        "rollback_s": {"median": round(median(back), 3), "max": round(max(back), 3)} if back else None,
-    }
-    for share in (50, 99):
-        rest_ms, swap_ms = (
-            percentile([call.ended - call.began for call in loaded.calls if not call.failure], share)
-            for loaded in (still, busy)
+    def measure(self, clock: Clock, streams: int, rest: float, until: float, keep: Callable[[], None]) -> None:
+        """Swap until all is done or time is over; `seen` is right whenever `keep` is called."""
+        with (
+            tempfile.TemporaryDirectory() as name,
+            world(Path(name), self.profile, gateway=self.way == "gateway", window_ms=self.window_ms) as made,
+        ):
+            where, checkpoints = made
+            known = answers(where, checkpoints)
+            still, busy = (Load(where.url, ALIAS, streams) for _ in range(2))
+            with still.running():
+                clock.over.wait(rest)
+            swaps, looked = [Swapped(0.0, 0.0, checkpoints[0].digest)], time.monotonic()
+            with busy.running():
+                for number in range(self.wanted):
+                    if clock.over.is_set() or time.monotonic() > until:
+                        break
+                    others = [one for one in checkpoints[1:] if one.digest != swaps[-1].digest]
+                    target = None if number % TURN == TURN - 1 else others[number % len(others)]
+                    swaps.append(where.swap(target, swaps[-1].digest))
+                    if time.monotonic() > looked + LOOK:
+                        self.seen = numbers(swaps, still.calls, tuple(busy.calls), known)
+                        looked = time.monotonic()
+                        self.say(until)
+                        keep()
+            self.seen = numbers(swaps, still.calls, busy.calls, known)
+            copies = [swap.evidence.get("alias_copies", 0) for swap in where.store.swaps()]
+            self.seen["most_copies"] = max(copies, default=0)
+            keep()
+
+    def say(self, until: float) -> None:
+        """Say on stderr how far it is."""
+        seen = self.seen
+        sys.stderr.write(
+            f"{self.profile} {self.way}: {seen['swaps']} of {self.wanted} swaps, {seen['calls']} calls, "
+            f"{seen['failed']} failed, {seen['wrong_answers']} wrong; at most {until - time.monotonic():.0f} s more\n"
         )
-        found |= {f"p{share}_ms": round(swap_ms, 1), f"added_p{share}_ms": round(swap_ms - rest_ms, 1)}
-    print(row(found))
-    return found
 
+    def told(self) -> dict[str, object]:
+        """Return the row as a table."""
+        return {"profile": self.profile, "way": self.way, "wanted": self.wanted, **self.seen, "holds": self.holds()}
 
-def returned(decided: Sequence[tuple[float, str]], calls: Sequence[Call], known: dict[str, str]) -> list[float]:
-    """Return for each rollback the seconds from its decision until a caller had an answer of the incumbent whole."""
-    ends = [
-        [call.ended - began for call in calls if call.ended > began and known.get(call.answer) == digest]
-        for began, digest in decided
-    ]
-    return [min(found) for found in ends if found]
+    def holds(self) -> bool:
+        """Say whether it is what is claimed: a gateway fails nobody, an alias only in its window, nobody is misled."""
+        failures, back = self.seen["failures"], self.seen["rollback_first_s"]
+        assert isinstance(failures, dict)
+        allowed = {WINDOW} if self.way == "alias" else set()
+        fast = not isinstance(back, dict) or back["max"] <= ROLLBACK_GOAL
+        return set(failures) <= allowed and self.seen["wrong_answers"] == 0 and fast
 
-
-def row(found: dict[str, object]) -> str:
-    """Return a line of the table."""
-    back = found["rollback_s"]
-    return (
-        f"{found['profile']:>7} {found['way']:>8} {found['swaps']:>6} {found['calls']:>7} {found['failed']:>7} "
-        f"{found['failed_in_the_alias_window']:>10} {found['wrong_answers']:>6} {found['p50_ms']:>8} "
-        f"{found['added_p50_ms']:>8} {found['p99_ms']:>8} {found['added_p99_ms']:>8} "
-        f"{back['max'] if isinstance(back, dict) else '-':>9}"
-    )
+    def line(self) -> str:
+        """Return a line of the table."""
+        seen, back = self.seen, self.seen["rollback_first_s"]
+        return (
+            f"{self.profile:>7} {self.way:>8} {seen['swaps']:>6} {seen['calls']:>7} {seen['failed']:>7} "
+            f"{seen['wrong_answers']:>6} {seen['p50_ms']:>8} {seen['added_p50_ms']:>8} {seen['p99_ms']:>8} "
+            f"{seen['added_p99_ms']:>8} {back['max'] if isinstance(back, dict) else '-':>9}  "
+            + (", ".join(f"{count} x {name}" for name, count in dict(seen["failures"]).items()) or "no failure")  # type: ignore[call-overload]
+        )
 
 
 HEAD = (
-    f"{'profile':>7} {'way':>8} {'swaps':>6} {'calls':>7} {'failed':>7} {'in window':>10} {'wrong':>6} {'p50 ms':>8} "
-    f"{'added':>8} {'p99 ms':>8} {'added':>8} {'back s':>9}"
+    f"{'profile':>7} {'way':>8} {'swaps':>6} {'calls':>7} {'failed':>7} {'wrong':>6} {'p50 ms':>8} {'added':>8} "
+    f"{'p99 ms':>8} {'added':>8} {'back s':>9}  failures"
 )
 
 
-def holds(found: dict[str, object]) -> bool:
-    """Say whether a row is what is claimed: a gateway fails nobody, an alias only in its window, nobody is misled."""
-    back = found["rollback_s"]
-    fast = not isinstance(back, dict) or back["max"] <= ROLLBACK_GOAL
-    allowed = 0 if found["way"] == "gateway" else found["failed_in_the_alias_window"]
-    return found["failed"] == allowed and found["wrong_answers"] == 0 and fast
+def claim(rows: Sequence[Row]) -> dict[str, object]:
+    """Return what was seen as one object; it holds where every row is whole and does."""
+    through = [row for row in rows if row.way == "gateway"] or rows
+    whole = all(row.seen["swaps"] == row.wanted for row in rows)
+    return {
+        "claim": "failed requests while checkpoints are swapped under streaming load",
+        "value": sum(int(str(row.seen["failed"])) for row in through),
+        "goal": 0,
+        "whole": whole,
+        "holds": whole and all(row.holds() for row in rows),
+        "rows": [row.told() for row in rows],
+    }
 
 
-def main() -> None:
-    """Print a table and, last, the claim as one JSON object."""
+def kept(out: Path, rows: Sequence[Row]) -> None:
+    """Write what was seen so far."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_suffix(".part")
+    beside.write_text(json.dumps(claim(rows), indent=1))
+    beside.replace(out)
+
+
+def main() -> int:
+    """Print a table and, last, the claim as one JSON object; 1 where it does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--swaps", type=int, default=1000, help="swaps of each row (default 1000)")
+    parser.add_argument("--minutes", type=float, default=25.0, help="all rows together take no longer (default 25)")
     parser.add_argument("--streams", type=int, default=4, help="answers streamed at a time (default 4)")
     parser.add_argument("--rest", type=float, default=10.0, help="seconds of the same load at rest (default 10)")
     parser.add_argument("--profiles", nargs="+", default=["0.32", "0.34.1"], help="Ollamas to stand in for")
     parser.add_argument("--ways", nargs="+", default=["alias", "gateway"], choices=["alias", "gateway"])
     parser.add_argument("--window-ms", type=int, default=4, help="how long a copied alias is half written (default 4)")
+    parser.add_argument("--out", type=Path, default=Path(".cache/swap.json"), help="where results are kept")
     args = parser.parse_args()
-    wiring.configure_logging()
-    print(HEAD)
-    rows = [
-        measured(profile, way, args.swaps, args.streams, args.rest, args.window_ms)
-        for profile in args.profiles
-        for way in args.ways
-    ]
-    for found in rows:
-        print(
-            f"{'holds' if holds(found) else 'DOES NOT HOLD'}: {found['profile']} by {found['way']}: {found['failures']}"
-        )
-    through = [found for found in rows if found["way"] == "gateway"] or rows
-    print(
-        json.dumps(
-            {
-                "claim": f"failed requests over {args.swaps} swaps under streaming load",
-                "value": sum(int(str(found["failed"])) for found in through),
-                "goal": 0,
-                "holds": all(map(holds, rows)),
-                "rows": rows,
-            }
-        )
-    )
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    clock = Clock(time.monotonic() + args.minutes * 60, threading.Event())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: clock.over.set())
+    ways = [(profile, way) for profile in args.profiles for way in args.ways]
+    rows: list[Row] = []
+    print(HEAD, flush=True)
+    for left, (profile, way) in zip(range(len(ways), 0, -1), ways, strict=True):
+        if clock.over.is_set():
+            break
+        rows.append(Row(profile, way, args.swaps, args.window_ms, {}))
+        rows[-1].measure(clock, args.streams, args.rest, clock.until(left), lambda: kept(args.out, rows))
+        print(rows[-1].line(), flush=True)
+    for row in rows:
+        print(f"{'holds' if row.holds() else 'DOES NOT HOLD'}: {row.profile} by {row.way}, {row.seen['swaps']} swaps")
+    found = claim(rows)
+    print(json.dumps(found))
+    return 0 if found["holds"] else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,7 +16,7 @@ from fleetssd.routes import Routing
 log = structlog.get_logger()
 T = TypeVar("T")
 
-REFRESH = 0.4
+REFRESH = 0.25
 """Seconds between two looks at the swap log: a rollback must have callers back at the incumbent within a second."""
 HASTE = 0.1
 """Seconds between two looks while requests are held for the outcome."""
