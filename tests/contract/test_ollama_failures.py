@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import stamina
 
 from fleetssd.adapters.loopback_registry import serve_manifest
 from fleetssd.adapters.ollama_engine import OllamaEngine
+from fleetssd.adapters.ollama_engine.posts import Posts
 from fleetssd.adapters.ollama_engine.wire import Away, Wire
 from fleetssd.errors import Corrupt, FleetError, Rejected, Transient
 from fleetssd.ports import Prompt
@@ -175,6 +177,56 @@ def test_a_page_where_a_model_should_load_is_corrupt() -> None:
     page = reply(b"<html>hello</html>", kind="text/html")
     with server(page) as url, closing(made(url)) as engine, pytest.raises(Corrupt):
         engine.preload("m")
+
+
+HALF = reply(json.dumps(PIECE).encode(), length=10_000)
+MISSING = reply(b'{"error": "m not found"}', status="404 Not Found")
+
+
+@pytest.mark.parametrize(
+    ("replies", "kind"),
+    [
+        ((), Transient),
+        ((b"",), Transient),
+        ((b"nonsense",), Transient),
+        ((HALF,), Transient),
+        ((MISSING,), Rejected),
+        ((reply(b"<html>hello</html>"),), Corrupt),
+    ],
+    ids=["silent", "cut", "no HTTP", "half", "missing", "a page"],
+)
+def test_the_quick_way_fails_by_the_same_names(replies: tuple[bytes, ...], kind: type[FleetError]) -> None:
+    """What is asked thousands of times goes past httpx, and its errors are named as any other request's."""
+    for way in (lambda wire: wire.ask("/api/chat", {}), lambda wire: wire.json("POST", "/api/chat", {})):
+        with server(*replies) as url, closing(Wire(url, 0.3)) as wire, pytest.raises(FleetError) as found:
+            way(wire)
+        assert type(found.value) is kind
+
+
+def test_the_quick_way_knows_that_nobody_is_there() -> None:
+    """A refused connection is Away there too."""
+    with closing(Wire(refused(), 5.0)) as wire, pytest.raises(Away):
+        wire.ask("/api/chat", {})
+
+
+def test_a_kept_connection_that_was_closed_is_replaced() -> None:
+    """A server that hangs up after each answer is asked again on a new connection, and no request is lost."""
+    whole = reply(json.dumps(PIECE).encode())
+    with server(whole, whole, whole) as url, closing(Wire(url, 5.0)) as wire:
+        for _ in range(3):
+            assert wire.ask("/api/chat", {}) == PIECE
+            assert select.select([kept.sock for kept in wire._posts._idle], [], [], 5)[0]  # type: ignore[union-attr]
+
+
+def test_what_needs_more_than_a_connection_goes_by_httpx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encryption, a name in the address and a proxy are httpx's business; a path before the routes is kept."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert Posts.to("https://engine", 5.0) is None
+    assert Posts.to("http://me:hush@engine", 5.0) is None
+    assert Posts.to("http://engine/below/", 5.0) is not None
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    assert Posts.to("http://engine", 5.0) is None
 
 
 def test_an_answer_that_ends_silently_is_an_error() -> None:

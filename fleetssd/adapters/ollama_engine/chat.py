@@ -103,7 +103,7 @@ class Chat:
         body["options"] = options(sampling, prompt.seed, self._num_ctx)
         for attempt in _attempts():
             with attempt:
-                reply = self._wire.json("POST", "/api/chat", body)
+                reply = self._wire.ask("/api/chat", body)
         if not reply.get("done"):
             return _FAILED  # the server gave up half-way and said nothing
         finish = "length" if reply.get("done_reason") == "length" else "stop"
