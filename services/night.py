@@ -81,9 +81,17 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Hold the lock file: one night at a time, released by the kernel however the process ends."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
+    """Hold the lock file: one night at a time, released by the kernel however the process ends.
+
+    Raises Transient where another holds it, and Misconfigured where it cannot be written.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        opened = lock.open("w")
+    except OSError as error:
+        hint = "Set data_dir to a folder we may write."
+        raise Misconfigured(f"cannot write {lock}: {error.strerror}", hint=hint) from None
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -29,5 +29,6 @@ def read_guard_file(path: Path) -> tuple[Item, ...]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"cannot read the guard set {path}: {error}", hint="See [guards] files.") from None
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise Misconfigured(f"cannot read the guard set {path}: {why}", hint="See [guards] files.") from None
     return parse_items(text, path.stem)

@@ -58,7 +58,7 @@ def config_path(context: typer.Context) -> Path:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command line; every FleetError ends here as a sentence, a hint and its exit code."""
+    """Run the command line; every FleetError, and every file that is not to be had, ends here as a sentence."""
     _register_verbs()
     from fleetssd.wiring import configure_talking  # noqa: PLC0415
 
@@ -73,6 +73,11 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise  # no file of the operator's: ours to mend
+        complain(f"{error.filename}: {error.strerror}", "Is there room, and may this account read and write it?")
+        sys.exit(Misconfigured.exit_code)
     except Exception as usage:
         if hasattr(usage, "show") and hasattr(usage, "exit_code"):  # click's own usage errors
             usage.show()

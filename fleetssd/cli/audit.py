@@ -64,6 +64,8 @@ def audit(
     """
     if repository is None and (label or token_file):
         raise Misconfigured("--label and --token-file are of no use alone", hint="Name --file-issue OWNER/REPO too.")
+    if ollama is not None and not ollama.startswith(("http://", "https://")):
+        raise Misconfigured(f"{ollama!r} is no server's address", hint="Write it as http://127.0.0.1:11434.")
     given = settings(context) if context.obj is not None or ab or repository else None
     found = _look(folders, ollama, given, needed=not ab)
     compared = _compare(given, issues, samples) if ab and given else None

@@ -47,7 +47,7 @@ _EXAMPLE = "config.example.toml has every key with its default; `fleetssd config
 def _explain(problem: Any) -> str:
     where = [str(part) for part in problem["loc"]]
     if problem["type"] != "extra_forbidden":
-        return f"{'.'.join(where)}: {problem['msg']}"
+        return f"{'.'.join(where)}: {problem['msg'].removeprefix('Value error, ')}"
     near = difflib.get_close_matches(where[-1], _keys(where[:-1]), n=1)
     return f"{'.'.join(where)}: unknown key" + (f", did you mean {near[0]!r}?" if near else "")
 

@@ -103,3 +103,46 @@ def test_every_line_of_a_services_log_is_json() -> None:
     (line,) = map(json.loads, shown.stderr.splitlines())
     assert (line["event"], line["level"]) == ("it broke", "error")
     assert "ZeroDivisionError" in line["exception"]
+
+
+def test_a_night_that_cannot_write_is_told_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    """A data folder that cannot be made is a setting to mend: 78, one line, and no traceback."""
+    settings(folder, "")
+    (folder / "data").touch()
+    assert call(folder, "night", "--now") == 78
+    said = capsys.readouterr().err
+    assert "error: cannot write" in said
+    assert "hint: Set data_dir" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("demo", "--dir", "{folder}/token/demo"), "token/demo: Not a directory"),
+        (("guards", "--check", "{folder}/absent.jsonl"), "absent.jsonl: No such file or directory"),
+        (("audit", "{folder}", "--ollama", "nonsense"), "'nonsense' is no server's address"),
+    ],
+)
+def test_what_an_operator_got_wrong_is_a_sentence(
+    folder: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    sentence: str,
+) -> None:
+    """A folder, a file or an address that is not to be had ends with 78, the name in question and a hint."""
+    assert call(folder, *(word.format(folder=folder) for word in words)) == 78
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ")
+    assert sentence in error
+    assert hint.startswith("hint: ")
+
+
+def test_a_value_of_the_settings_is_refused_in_plain_words(
+    folder: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The key, and how to write it: nothing of how the settings are read."""
+    settings(folder, '[schedule]\nnight = "25:00"\n')
+    assert call(folder, "status") == 78
+    assert "error: settings: schedule.night: write it as HH:MM, for example 02:00\n" in capsys.readouterr().err

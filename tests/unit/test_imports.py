@@ -17,7 +17,20 @@ CONTRACTS: list[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_t
 STACK = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "xllamacpp", "unsloth"}
 TRAINERS = ("fleetssd/adapters/backends", "fleetssd/toy/model", "fleetssd/toy/export", "fleetssd/toy/tokenizer")
 """Loaded by the trainer's process alone."""
-ROOMS = {"cli", "demo", "wiring", "adapters", "web", "operations", "embedded", "toy", "config", "errors", "files", "ports"}
+ROOMS = {
+    "cli",
+    "demo",
+    "wiring",
+    "adapters",
+    "web",
+    "operations",
+    "embedded",
+    "toy",
+    "config",
+    "errors",
+    "files",
+    "ports",
+}
 
 
 def contract(words: str) -> dict[str, Any]:
@@ -87,3 +100,14 @@ def _imported_at_once(tree: ast.AST) -> Iterator[str]:
             continue
         elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield from _imported_at_once(node)
+
+
+def test_what_lies_beside_the_code_is_packaged() -> None:
+    """A template, a style or a guard set that no pattern of the package data names would be missing in a wheel."""
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
+    beside = [
+        path for room in ("fleetssd", "services") for path in (ROOT / room).rglob("*.*")
+        if path.suffix not in (".py", ".pyc") and path.is_file()
+    ]  # fmt: skip
+    assert {path.suffix for path in beside} >= {".html", ".css", ".mako", ".jsonl"}
+    assert [path for path in beside if not any(path.match(pattern) for pattern in data)] == []
