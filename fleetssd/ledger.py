@@ -58,10 +58,12 @@ def ledger_lines(spent: Mapping[str, Any]) -> list[tuple[str, str]]:
         "seconds": f"{_number(cost['seconds'])} wall, {_number(cost['cpu_seconds'])} processor, "
         f"{_number(cost['gpu_seconds'])} accelerator",
         "energy": f"{_number(cost['energy_joules'])} J of the machine" if cost["energy_joules"] else "not readable",
-        "peak memory": f"{_number(cost['peak_rss_mb'])} MiB, accelerator {_number(cost['peak_gpu_mb'])} MiB",
+        "peak memory": ", accelerator ".join(
+            f"{_number(value)} MiB" for value in (cost["peak_rss_mb"], cost["peak_gpu_mb"]) if value is not None
+        ),
         "tokens": f"{_number(cost['tokens'])} in {_number(cost['steps'])} steps",
         "rows": f"{_number(data['rows_used'])} used, {_number(data['rows_too_long'])} too long, "
-        f"dropped {data['dropped'] or 'none'}",
+        f"dropped {_short(data['dropped'] or 'none')}",
         "mixed in": _mix(data["mix"]),
         "loss": f"{losses[0]:.3f} {spark(losses)} {losses[-1]:.3f}" if losses else "",
         "hyperparameters": ", ".join(f"{name} {_short(value)}" for name, value in settings.items()),
@@ -86,6 +88,8 @@ def _number(value: float | None) -> str:
 def _short(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "+".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_short(part)}" for name, part in value.items())
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

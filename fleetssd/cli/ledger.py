@@ -13,7 +13,7 @@ from fleetssd.ledger import ledger_lines
 
 def ledger_table(spent: dict[str, Any]) -> Table:
     """Return the grid that a person reads."""
-    grid = pairs()
+    grid = pairs("ledger")
     for name, value in ledger_lines(spent):
         grid.add_row(f"[dim]{name}[/]", escape(value))
     return grid

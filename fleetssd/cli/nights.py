@@ -78,8 +78,9 @@ def show_night(
     if as_json:
         print_json(line | {"ledger": spent})
     else:
-        more = [made(line) for made, name in ((_splits, "splits"), (_guards, "guards")) if line[name]]
-        show(_head(line), _arms(line), *more, _stages(line), *([ledger_table(spent)] if spent else []))
+        parts = ((_arms, "pass_1"), (_splits, "splits"), (_guards, "guards"), (_stages, "stages"))
+        more = [made(line) for made, name in parts if line[name]]
+        show(_head(line), *more, *([ledger_table(spent)] if spent else []))
 
 
 @nights_app.command("replay")
@@ -115,7 +116,7 @@ def replay_night(
     if as_json:
         print_json(to_json(made) | {"same": made.same})
     else:
-        out.print(f"night {number}: {tag('same' if made.same else 'differs')} {escape(made.reason)}", highlight=False)
+        out.print(f"night {number}: {tag('same' if made.same else 'differs')}: {escape(made.reason)}", highlight=False)
         if made.expected != made.found:
             out.print(f"{made.differs}: {made.found}, not {made.expected}", highlight=False)
     if not made.same:

@@ -15,9 +15,10 @@ from fleetssd.status import Report
 
 COLOURS = {
     "promote": "green", "flip": "green", "promoted": "green", "settle": "green", "ok": "green", "executed": "green",
+    "same": "green",
     "reference": "yellow",
     "keep": "yellow", "running": "yellow", "refused": "yellow",
-    "reject": "red", "invalid": "red", "failed": "red", "rollback": "red", "aborted": "red",
+    "reject": "red", "invalid": "red", "failed": "red", "rollback": "red", "aborted": "red", "differs": "red",
 }  # fmt: skip
 
 
@@ -47,9 +48,10 @@ def table(title: str, *columns: str, numeric: tuple[str, ...] = ()) -> Table:
     return made
 
 
-def pairs() -> Table:
+def pairs(title: str = "") -> Table:
     """Return an empty grid of names and values; long values fold."""
     grid = Table.grid(padding=(0, 2))
+    grid.title, grid.title_style, grid.title_justify = title or None, "bold", "left"
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     return grid

@@ -135,6 +135,7 @@ def test_a_night_says_of_which_round_it_is(lived: Path, capsys: pytest.CaptureFi
     assert call(lived, "nights", "show", "3") == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "2; taught by 7 of the base, 2 of round 1, 1 of nobody knows which checkpoint" in text
+    assert "held-out issues, percent" not in text  # nobody was asked yet
 
 
 def test_unknown_night_is_refused(lived: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,9 @@ def test_a_person_reads_every_part_of_it() -> None:
     job = {"lora": {"rank": 32, "alpha": 32.0, "targets": ["q_proj", "v_proj"]}, "seed": 7, "threads": 2}
     train = {
         "backend": "trl-cpu", "because": "trl on cpu: no accelerator", "versions": {"torch": "2.13.0"}, "job": job,
-        "settings": {"optim": "adamw_torch", "adam_beta2": 0.95}, "cpu_seconds": 12.5, "energy_joules": 5000.0,
+        "settings": {"optim": "adamw_torch", "adam_beta2": 0.95, "lr_scheduler_kwargs": {"min_lr_rate": 0.2}},
+        "dropped": {"empty": 3, "stub": 1}, "peak_rss_mb": 830.0, "peak_gpu_mb": 7000.0,
+        "cpu_seconds": 12.5, "energy_joules": 5000.0,
         "losses": [2.0, 1.0], "mix": {"rows": 5, "ratio": 0.25, "digest": "m"}, "rows_digest": "r",
     }  # fmt: skip
     found = ledger(night(train=train, build={"files": {"merged": "f"}, "retyped": {"Q4_K > Q8_0": 7}}))
@@ -66,7 +68,12 @@ def test_a_person_reads_every_part_of_it() -> None:
     assert lines["energy"] == "5,000 J of the machine"
     assert lines["mixed in"] == "5 rows, 0.25 for each of ours, sha256 m"
     assert lines["loss"] == "2.000 █▁ 1.000"
-    assert lines["hyperparameters"] == "rank 32, alpha 32, targets q_proj+v_proj, optim adamw_torch, adam_beta2 0.95"
+    assert lines["hyperparameters"] == (
+        "rank 32, alpha 32, targets q_proj+v_proj, optim adamw_torch, adam_beta2 0.95, "
+        "lr_scheduler_kwargs min_lr_rate 0.2"
+    )
+    assert lines["rows"].endswith("dropped empty 3, stub 1")
+    assert lines["peak memory"] == "830 MiB, accelerator 7,000 MiB"
     assert lines["seed, threads"] == "7, 2"
     assert (lines["rows sha256"], lines["base gguf sha256"], lines["merged.gguf sha256"]) == ("r", "b", "f")
     assert lines["other types"] == "Q4_K > Q8_0: 7"
