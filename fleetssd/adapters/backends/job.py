@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from fleetssd.adapters.backends.durable import KEPT, SAVE_STEPS
 from fleetssd.adapters.backends.smoke import NextTokens
-from fleetssd.training import TrainPlan
+from fleetssd.training import TrainPlan, accumulation, schedule, warmup
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,28 @@ class Job:
     checkpoints: Path
     resume: Path | None
     guard: Any
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the run by the names that transformers and MLX's trainer share."""
+        lora = self.plan.lora
+        return {
+            "max_steps": self.steps,
+            "per_device_train_batch_size": min(lora.micro_batch, lora.batch),
+            "gradient_accumulation_steps": accumulation(lora),
+            "gradient_checkpointing": self.plan.placement.kind != "cpu",
+            "learning_rate": lora.learning_rate,
+            **schedule(lora),
+            "warmup_steps": warmup(lora, self.steps),
+            "weight_decay": 0.0,
+            "max_grad_norm": 1.0,
+            "adam_beta1": 0.9,
+            "adam_beta2": 0.95,  # .999 would average the squares over more steps than a night has
+            "packing": False,
+            "seed": self.plan.seed,
+            "logging_steps": 1,
+            "save_steps": SAVE_STEPS,
+            "save_total_limit": KEPT,
+        }
 
 
 @dataclass(frozen=True, slots=True)

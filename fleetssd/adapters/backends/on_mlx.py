@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from fleetssd.adapters.backends import on_unsloth
-from fleetssd.adapters.backends.durable import KEPT, SAVE_STEPS
 from fleetssd.adapters.backends.job import Fitted, Job
 from fleetssd.adapters.backends.rows import cannot_load
 from fleetssd.adapters.backends.smoke import NextTokens, one_by_one
 from fleetssd.errors import Misconfigured
-from fleetssd.training import TrainPlan, accumulation, batch_order, schedule, warmup
+from fleetssd.training import TrainPlan, accumulation, batch_order
 
 _PACKAGES = ("unsloth", "unsloth_zoo", "mlx", "mlx_lm", "mlx_vlm", "transformers")
 
@@ -98,26 +97,10 @@ def ordered(job: Job) -> Iterator[dict[str, list[int]]]:
 
 
 def _arguments(job: Job) -> dict[str, Any]:
-    lora = job.plan.lora
     return {
-        "max_steps": job.steps,
-        "per_device_train_batch_size": min(lora.micro_batch, lora.batch),
-        "gradient_accumulation_steps": accumulation(lora),
-        "learning_rate": lora.learning_rate,
-        **schedule(lora),
-        "warmup_steps": warmup(lora, job.steps),
-        "weight_decay": 0.0,
+        **job.arguments(),
         "optim": "adamw",
-        "adam_beta1": 0.9,
-        "adam_beta2": 0.95,
-        "max_grad_norm": 1.0,
         "max_seq_length": job.max_length,
         "append_eos": False,  # the template ends the turn
-        "packing": False,
         "dataset_order": "sequential",
-        "seed": job.plan.seed,
-        "logging_steps": 1,
-        "save_steps": SAVE_STEPS,
-        "save_total_limit": KEPT,
-        "gradient_checkpointing": job.plan.placement.kind != "cpu",
     }

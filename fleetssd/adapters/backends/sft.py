@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleetssd.adapters.backends.asking import batched, plainly
-from fleetssd.adapters.backends.durable import KEPT, SAVE_STEPS
 from fleetssd.adapters.backends.job import Fitted, Job
 from fleetssd.errors import Misconfigured
-from fleetssd.training import accumulation, batch_order, schedule, warmup
+from fleetssd.training import batch_order
 
 _TORCH_NAMES = {"metal": "mps"}
 
@@ -88,35 +87,19 @@ def fit(job: Job, libraries: Libraries, model: Any, peft_config: Any = None) -> 
 
 
 def _arguments(job: Job) -> dict[str, Any]:
-    plan, lora = job.plan, job.plan.lora
-    on_cpu = plan.placement.kind == "cpu"
+    placement = job.plan.placement
     return {
-        "max_steps": job.steps,
-        "per_device_train_batch_size": min(lora.micro_batch, lora.batch),
-        "gradient_accumulation_steps": accumulation(lora),
-        "learning_rate": lora.learning_rate,
-        **schedule(lora),
-        "warmup_steps": warmup(lora, job.steps),
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
+        **job.arguments(),
         "optim": "adamw_torch",
-        "adam_beta1": 0.9,
-        "adam_beta2": 0.95,  # .999 would average the squares over more steps than a night has
         "max_length": job.max_length,
-        "packing": False,
-        "use_cpu": on_cpu,
-        "bf16": plan.placement.dtype == "bfloat16",  # TRL turns it on where it is not told
-        "fp16": plan.placement.dtype == "float16",
-        "gradient_checkpointing": not on_cpu,
-        "seed": plan.seed,
-        "data_seed": plan.seed,
-        "logging_steps": 1,
+        "use_cpu": placement.kind == "cpu",
+        "bf16": placement.dtype == "bfloat16",  # TRL turns it on where it is not told
+        "fp16": placement.dtype == "float16",
+        "data_seed": job.plan.seed,
         "logging_nan_inf_filter": False,  # it would log a NaN as 0.0
         "report_to": "none",
         "disable_tqdm": True,
         "save_strategy": "steps",
-        "save_steps": SAVE_STEPS,
-        "save_total_limit": KEPT,
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from fleetssd.adapters.shelf_engines.asking import FAILED, Asker
+from fleetssd.adapters.shelf_engines.on_shelf import OnShelf
 from fleetssd.adapters.shelf_engines.shelf import Shelf
 from fleetssd.adapters.shelf_engines.wire import Wire
 from fleetssd.artefact import Probe, same_name
@@ -28,7 +29,7 @@ WORDS = 64
 """Words of a prompt that shows whether prompt caches are kept apart; llama-server keeps none that is very short."""
 
 
-class LlamaServerEngine:
+class LlamaServerEngine(OnShelf):
     """A llama-server behind the Engine port: a name is an adapter of the folder, the alias is its global scales.
 
     It reads adapter files at its start only, so a new one needs `reload` (argv of a restart), or a person who restarts
@@ -50,8 +51,8 @@ class LlamaServerEngine:
         concurrency: int = 4,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        super().__init__("llama-server", base_model, alias, shelf)
         self._wire = Wire(url, timeout, transport)
-        self._base, self._alias, self._shelf = base_model, alias, shelf
         self._reload, self._timeout = tuple(reload), timeout
         self._asker = Asker(self._wire, concurrency, _said)
         self._known: tuple[Applied, ...] = ()
@@ -138,18 +139,6 @@ class LlamaServerEngine:
 
     # --- installing
 
-    def holds(self, blob: str) -> bool:
-        """Say whether the folder has an adapter (sha256) already."""
-        return self._shelf.holds(blob)
-
-    def upload(self, path: Path) -> str:
-        """Put an adapter into the folder and return its sha256 (hex)."""
-        return self._shelf.put(path)
-
-    def pull(self, model: str, base_model: str, blob: str | None, adapter: str | None) -> str:
-        """Refuse: llama-server takes nothing from a registry. Raises Misconfigured."""
-        raise Misconfigured("llama-server takes nothing from a registry", hint='Set [engine] road = "auto".')
-
     def create(self, model: str, base_model: str, blob: str | None, adapter: str | None) -> str:
         """Give an uploaded adapter its name, have the server read it, and return the digest.
 
@@ -158,10 +147,7 @@ class LlamaServerEngine:
         """
         if adapter is None or blob not in (None, self.blob_of(base_model)):
             raise Misconfigured("llama-server serves one GGUF; only adapters on it come in", hint=_ADAPTERS_ONLY)
-        if not same_name(base_model, self._base):
-            raise Rejected(
-                f"{base_model} is not the base", hint="Adapters go onto the pristine base alone.", status=404
-            )
+        self._on_base(base_model)
         self._shelf.link(model, adapter)
         if not self._there(model, self._held()):
             self._restart(model)
@@ -177,10 +163,6 @@ class LlamaServerEngine:
         """See that a model is there: every adapter that the server knows is loaded."""
         self._must(model, self._held())
 
-    def quiet(self, model: str) -> bool:
-        """Say yes: a change of scales reloads nothing."""
-        return True
-
     def release(self, model: str) -> None:
         """Do nothing: adapters stay in memory until the server's next start."""
 
@@ -189,8 +171,7 @@ class LlamaServerEngine:
 
         Raises Rejected where there is no such model.
         """
-        if not same_name(alias, self._alias):
-            raise Misconfigured(f"llama-server has one alias, {self._alias}", hint="Set [engine] alias to it.")
+        self._one_alias(alias, "llama-server")
         held = self._held()
         self._must(model, held)
         self._apply(model, held)
@@ -198,17 +179,8 @@ class LlamaServerEngine:
 
     def remove(self, model: str) -> None:
         """Take a name out of the folder; the server forgets the adapter at its next start."""
-        if same_name(model, self._base) or same_name(model, self._alias):
-            raise Rejected(f"{model} is no adapter of ours", hint="Only adapters can be removed.")
+        self._removable(model)
         self._shelf.unlink(model)
-
-    def drop(self, blob: str, base_model: str) -> bool:
-        """Delete an adapter (sha256) that no name refers to; False where there is none, or one does."""
-        return self._shelf.drop(blob)
-
-    def room(self) -> int | None:
-        """Return the bytes that are free where adapters are kept."""
-        return self._shelf.room()
 
     # --- probing
 

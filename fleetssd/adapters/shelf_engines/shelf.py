@@ -17,6 +17,7 @@ import os
 import shutil
 from pathlib import Path
 
+from fleetssd import files
 from fleetssd.errors import Corrupt, Misconfigured, Rejected
 from fleetssd.shelf import ADAPTER, PEFT, entry, named_by
 
@@ -142,10 +143,7 @@ class Shelf:
 
     def point(self, alias: str, model: str) -> None:
         """Note what an alias is pointed to."""
-        part = self.folder / f".{_ALIASES}.partial"
-        part.write_text(json.dumps(self.aliases() | {alias: model}, indent=1), encoding="utf-8")
-        _sync(part)
-        part.rename(self.folder / _ALIASES)
+        files.write(self.folder / _ALIASES, json.dumps(self.aliases() | {alias: model}, indent=1))
         _sync(self.folder)
 
     def room(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from fleetssd.adapters.shelf_engines.asking import FAILED, Asker
+from fleetssd.adapters.shelf_engines.on_shelf import OnShelf
 from fleetssd.adapters.shelf_engines.shelf import Shelf
 from fleetssd.adapters.shelf_engines.wire import Wire
 from fleetssd.artefact import Probe, same_name
@@ -19,7 +20,7 @@ from fleetssd.recipe import Sampling
 from fleetssd.shelf import PEFT, Applied, aimed, served_digest
 
 
-class VllmEngine:
+class VllmEngine(OnShelf):
     """A vLLM server behind the Engine port: a name is an adapter of the folder, the alias is a line of its table.
 
     The table is what we ask by; the fleet's requests get the alias from the gateway. A name is never loaded twice with
@@ -41,8 +42,8 @@ class VllmEngine:
         concurrency: int = 4,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        super().__init__("vLLM", base_model, alias, shelf)
         self._wire = Wire(url, timeout, transport)
-        self._base, self._alias, self._shelf = base_model, alias, shelf
         self._weights, self._gguf = weights, gguf
         self._asker = Asker(self._wire, concurrency, Sampling.vllm)
 
@@ -128,18 +129,6 @@ class VllmEngine:
 
     # --- installing
 
-    def holds(self, blob: str) -> bool:
-        """Say whether the folder has an adapter (sha256) already."""
-        return self._shelf.holds(blob)
-
-    def upload(self, path: Path) -> str:
-        """Put an adapter with the trainer's own files into the folder and return the sha256 (hex) of its GGUF."""
-        return self._shelf.put(path)
-
-    def pull(self, model: str, base_model: str, blob: str | None, adapter: str | None) -> str:
-        """Refuse: vLLM takes nothing from a registry. Raises Misconfigured."""
-        raise Misconfigured("vLLM takes nothing from a registry", hint='Set [engine] road = "auto".')
-
     def create(self, model: str, base_model: str, blob: str | None, adapter: str | None) -> str:
         """Give an uploaded adapter its name, load it under that name and return the digest.
 
@@ -148,10 +137,7 @@ class VllmEngine:
         """
         if adapter is None or blob not in (None, self._blob()):
             raise Misconfigured("vLLM serves one base; only adapters on it come in", hint=_ADAPTERS_ONLY)
-        if not same_name(base_model, self._base):
-            raise Rejected(
-                f"{base_model} is not the base", hint="Adapters go onto the pristine base alone.", status=404
-            )
+        self._on_base(base_model)
         self._shelf.link(model, adapter)
         if not self._shelf.has(model, *PEFT):
             raise Misconfigured(f"{model} has no files that vLLM reads", hint=f"It needs {' and '.join(PEFT)}.")
@@ -165,10 +151,6 @@ class VllmEngine:
         self._must(model)
         self._ready(model)
 
-    def quiet(self, model: str) -> bool:
-        """Say yes: a new name reloads nothing."""
-        return True
-
     def release(self, model: str) -> None:
         """Do nothing: vLLM lets the least used of its adapters go by itself."""
 
@@ -177,27 +159,17 @@ class VllmEngine:
 
         Raises Rejected where there is no such model.
         """
-        if not same_name(alias, self._alias):
-            raise Misconfigured(f"the gateway has one alias, {self._alias}", hint="Set [engine] alias to it.")
+        self._one_alias(alias, "the gateway")
         self._must(model)
         self._shelf.point(self._alias, self._ready(model))
         return 1
 
     def remove(self, model: str) -> None:
         """Unload a name and take it out of the folder; a missing one is no error."""
-        if same_name(model, self._base) or same_name(model, self._alias):
-            raise Rejected(f"{model} is no adapter of ours", hint="Only adapters can be removed.")
+        self._removable(model)
         if model in self._served():
             self._load("unload", {"lora_name": model})
         self._shelf.unlink(model)
-
-    def drop(self, blob: str, base_model: str) -> bool:
-        """Delete an adapter (sha256) that no name refers to; False where there is none, or one does."""
-        return self._shelf.drop(blob)
-
-    def room(self) -> int | None:
-        """Return the bytes that are free where adapters are kept."""
-        return self._shelf.room()
 
     # --- probing
 
