@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,18 @@ def test_every_neighbour_is_kept_apart(folder: str, words: str) -> None:
     """Services and adapters never import each other, and no new one escapes that rule."""
     apart = set(contract(words)["modules"])
     assert {name for name in modules(folder) if not name.endswith(".migrations")} - _programs() <= apart
+
+
+def test_the_architecture_names_what_there_is() -> None:
+    """Every module, folder and function that the two walks name stands where they say."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/*]+(?:\.py|/))(?:: ([\w, ]+))?`", text)
+    assert len(named) > 50
+    for path, functions in named:
+        found = [place for root in (ROOT, ROOT / "fleetssd") for place in root.glob(path)]
+        assert found, path
+        for name in functions.split(", ") if functions else ():
+            assert re.search(rf"^\s*(?:def|class) {name}\b", found[0].read_text(), re.MULTILINE), f"{path}: {name}"
 
 
 def test_the_training_stack_is_imported_only_by_the_trainer() -> None:
