@@ -287,8 +287,17 @@ def louder(base: Path, copy: Path, times: float = 4.0) -> Path:
 
 
 def test_a_disk_that_is_too_small_is_refused_before_the_base_is_loaded(trainers: Trainers, tmp_path: Path) -> None:
-    """A run that cannot fit is refused with what it needs and what there is, before its first step."""
-    plan = dataclasses.replace(tiny.plan_for(trainers.base), lora=dataclasses.replace(LORA, rank=10**9))
-    with pytest.raises(Misconfigured, match="MB of disk") as caught:
-        preflight(plan, trainers.base, tmp_path, 64)
-    assert "recipe.rank" in caught.value.hint
+    """A run whose checkpoints cannot fit ends with 78, what it needs and what there is, before its first step."""
+    folder = lay_out(tmp_path / "run", trainers.base, dataclasses.replace(LORA, rank=10**9))
+    assert trainers.start(folder) == 78
+    (said,) = [json.loads(line) for line in (folder / "out").read_text().splitlines()]
+    assert "MB of disk" in said["message"]
+    assert "recipe.rank" in said["hint"]
+    assert not (folder / "checkpoints").exists()
+
+
+def test_too_little_memory_is_refused(trainers: Trainers, tmp_path: Path) -> None:
+    """A row whose logits alone are larger than the machine is refused with what can be done."""
+    with pytest.raises(Misconfigured, match="MB of memory") as caught:
+        preflight(tiny.plan_for(trainers.base, lora=LORA), trainers.base, tmp_path, 10**12)
+    assert "recipe.max_length" in caught.value.hint
