@@ -12,7 +12,7 @@ from fleetssd.canary import Canary, running
 from fleetssd.challengers import ruled, standing
 from fleetssd.checkpoints import Checkpoint, Night, StageRow, Swap
 from fleetssd.origins import trained_round
-from fleetssd.records import Record
+from fleetssd.records import State
 from fleetssd.schedule import NextTimes
 from fleetssd.serving import WatchWindow, last_move, pending, rollback_target, served, unproven, watch_window
 from fleetssd.surroundings import UNWALLED
@@ -94,7 +94,7 @@ def build_status(
     nights: Sequence[Night],
     swaps: Sequence[Swap],
     checkpoints: Sequence[Checkpoint],
-    records: Sequence[Record],
+    records: Sequence[tuple[State, tuple[str, ...], int]],
     cursor: datetime | None,
     watch_minutes: float,
     upcoming: NextTimes,
@@ -122,12 +122,18 @@ def build_status(
     )
 
 
-def count_records(records: Sequence[Record]) -> RecordCounts:
-    """Count records by state and refused ones by reason, the most frequent reason first."""
-    states = Counter(record.state for record in records)
-    reasons = Counter(reason for record in records if record.state == "refused" for reason in record.reasons)
+def count_records(groups: Sequence[tuple[State, tuple[str, ...], int]]) -> RecordCounts:
+    """Count records by state and refused ones by reason, the most frequent reason first.
+
+    A group is a state, reasons, and how many records have just these.
+    """
+    states, reasons = Counter[str](), Counter[str]()
+    for state, why, count in groups:
+        states[state] += count
+        if state == "refused":
+            reasons.update(dict.fromkeys(why, count))
     return RecordCounts(
-        len(records), states["train"], states["held_out"], states["refused"], dict(reasons.most_common())
+        states.total(), states["train"], states["held_out"], states["refused"], dict(reasons.most_common())
     )
 
 

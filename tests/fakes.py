@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,7 @@ from fleetssd.origins import Origin
 from fleetssd.placement import Choice, Placement
 from fleetssd.ports import Completion, Grade, Ground, Job, Places, Progress, Prompt
 from fleetssd.recipe import Sampling
-from fleetssd.records import Record
+from fleetssd.records import Record, State
 from fleetssd.reverts import Claim, taken_back
 from fleetssd.split import filed
 from fleetssd.sweeps import Part, Since
@@ -308,6 +309,11 @@ class MemoryStore:
         """Return records, newest merge first."""
         found = [record for record in self.by_id.values() if state in (None, record.state)]
         return sorted(found, key=lambda record: (-record.merged_at.timestamp(), record.id))
+
+    def record_groups(self) -> list[tuple[State, tuple[str, ...], int]]:
+        """Return how many there are of each kind."""
+        kinds = Counter((r.state, r.reasons if r.state == "refused" else ()) for r in self.by_id.values())
+        return [(*kind, count) for kind, count in kinds.items()]
 
     def held_out_ids(self) -> list[str]:
         """Return what may examine."""

@@ -19,7 +19,7 @@ def read_report(settings: Settings, store: Store, now: datetime, canary: Canary 
         nights=nights,
         swaps=swaps,
         checkpoints=store.checkpoints(),
-        records=store.records(),
+        records=store.record_groups(),
         cursor=store.cursor(settings.forge.url),
         watch_minutes=settings.watch.minutes,
         upcoming=next_times(now, settings.schedule),

@@ -12,7 +12,7 @@ from fleetssd.checkpoints import Answer, Checkpoint, Night, Sample, StageRow, Sw
 from fleetssd.facts import Entry
 from fleetssd.gitea import Delivery, PullKey
 from fleetssd.origins import Origin
-from fleetssd.records import Record
+from fleetssd.records import Record, State
 from fleetssd.reverts import Claim
 
 
@@ -66,6 +66,10 @@ class Store(Protocol):
 
     def records(self, state: str | None = None) -> list[Record]:
         """Return the records, newest merge first."""
+        ...
+
+    def record_groups(self) -> list[tuple[State, tuple[str, ...], int]]:
+        """Return how many records have each state, the refused ones apart by their reasons, without reading them."""
         ...
 
     def held_out_ids(self) -> list[str]:

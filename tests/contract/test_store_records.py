@@ -181,6 +181,21 @@ def test_replaced_record_keeps_its_id(store: Store) -> None:
     assert store.records("train") == []
 
 
+def test_records_are_counted_without_being_read(store: Store) -> None:
+    """Each state once, and the refused ones by all the reasons that they have."""
+    assert store.record_groups() == []
+    file(store, 1, 2, 3, 4)
+    file(store, 5, state="held_out")
+    for number, reasons in ((2, ("binary", "licence")), (3, ("binary",)), (4, ("binary",))):
+        store.replace_record(record(number, state="refused", reasons=reasons), NOW)
+    assert sorted(store.record_groups()) == [
+        ("held_out", (), 1),
+        ("refused", ("binary",), 2),
+        ("refused", ("binary", "licence"), 1),
+        ("train", (), 1),
+    ]
+
+
 def test_replacing_an_unknown_record_is_corrupt(store: Store) -> None:
     """Nothing is changed that is not there."""
     with pytest.raises(Corrupt):

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fleetssd.checkpoints import Checkpoint, Night, StageRow, Swap, VerdictRow
-from fleetssd.records import Record
 from fleetssd.schedule import NextTimes
 from fleetssd.status import Status, build_status, count_records, night_table, swap_table, to_json
 from fleetssd.surroundings import UNWALLED
@@ -39,19 +38,11 @@ VERDICT = VerdictRow(1, "promote", "better", ONE.digest, EVIDENCE, NOW + HOUR)
 DECIDED = Night(1, "done", "ssd", PLAN, NOW, NOW + HOUR, "", STAGES, VERDICT)
 
 
-def record(number: int, state: Any, *reasons: str) -> Record:
-    """Return a record in this state."""
-    return Record(
-        f"r{number}", "i", 1, "o/n", number, state, reasons, "a", "m", "b", "h", "c", (), "t", "p", "s", "", (), (),
-        "d", (), NOW,
-    )  # fmt: skip
-
-
 def status(**changes: Any) -> Status:
     """Return the status of a fleet that served one checkpoint, with these inputs changed."""
     inputs: dict[str, Any] = {
         "now": NOW, "nights": [DECIDED], "swaps": [FLIP], "checkpoints": [BASE, ONE],
-        "records": [record(1, "train"), record(2, "refused", "reverted")], "cursor": NOW - HOUR,
+        "records": [("train", (), 1), ("refused", ("reverted",), 1)], "cursor": NOW - HOUR,
         "watch_minutes": 60.0, "upcoming": NextTimes(NOW + HOUR, NOW + 4 * HOUR),
     }  # fmt: skip
     return build_status(**{**inputs, **changes})
@@ -116,14 +107,14 @@ def test_records_are_counted_by_state_and_reason() -> None:
     """Every reason of every refused record counts, the most frequent first; reasons of others do not."""
     counts = count_records(
         [
-            record(1, "train", "secret-redacted"),
-            record(2, "held_out"),
-            record(3, "refused", "reverted"),
-            record(4, "refused", "no-human-merge", "reverted"),
+            ("train", ("secret-redacted",), 5),
+            ("held_out", (), 2),
+            ("refused", ("reverted",), 3),
+            ("refused", ("no-human-merge", "reverted"), 1),
         ]
     )
-    assert (counts.total, counts.train, counts.held_out, counts.refused) == (4, 1, 1, 2)
-    assert list(counts.reasons.items()) == [("reverted", 2), ("no-human-merge", 1)]
+    assert (counts.total, counts.train, counts.held_out, counts.refused) == (11, 5, 2, 4)
+    assert list(counts.reasons.items()) == [("reverted", 4), ("no-human-merge", 1)]
 
 
 def test_night_line_has_every_number() -> None:

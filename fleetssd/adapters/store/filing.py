@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Table, bindparam, or_, update
+from sqlalchemy import Table, Text, bindparam, cast, func, or_, update
 from sqlmodel import Session, col, delete, select
 
 from fleetssd.adapters.store import tables
@@ -16,12 +17,13 @@ from fleetssd.adapters.store.engine import Database, add_all, by_repository, chu
 from fleetssd.adapters.store.window import newest
 from fleetssd.errors import Corrupt
 from fleetssd.gitea import PullKey
-from fleetssd.records import Record
+from fleetssd.records import Record, State
 from fleetssd.reverts import Claim
 from fleetssd.split import filed
 from fleetssd.twins import issue_tie
 
 _RECORD = TypeAdapter(Record)
+_STATE: TypeAdapter[State] = TypeAdapter(State)
 
 
 class Filing(Database):
@@ -58,6 +60,16 @@ class Filing(Database):
             query = query.where(table.state == state)
         with self.reading() as session:
             return [_record(row) for row in session.exec(query)]
+
+    def record_groups(self) -> list[tuple[State, tuple[str, ...], int]]:
+        """Return how many records have each state, the refused ones apart by their reasons, without reading them."""
+        table = tables.Records
+        reasons = cast(col(table.payload)["reasons"], Text)
+        others = select(table.state, func.count()).where(table.state != "refused").group_by(table.state)
+        refused = select(reasons, func.count()).where(table.state == "refused").group_by(reasons)
+        with self.reading() as session:
+            groups = [(_STATE.validate_python(state), (), count) for state, count in session.exec(others)]
+            return groups + [("refused", tuple(json.loads(why)), count) for why, count in session.exec(refused)]
 
     def held_out_ids(self) -> list[str]:
         """Return the ids of the held-out records that were weighed against what teaches, newest merge first."""
