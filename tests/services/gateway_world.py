@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import threading
 import time
@@ -50,8 +51,11 @@ def said(body: bytes, words: str = "hello", **more: Any) -> bytes:
 
 
 async def well(path: str, body: bytes, out: asyncio.StreamWriter) -> None:
-    """Answer at once."""
-    out.write(said(body))
+    """Answer at once, a body that is no JSON object as Ollama does."""
+    try:
+        out.write(said(body))
+    except (ValueError, AttributeError, RecursionError) as error:
+        out.write(whole(400, json.dumps({"error": str(error)}).encode()))
 
 
 @dataclass
@@ -68,6 +72,7 @@ class World:
     broken_keys: bool = False
     recorder: Recorder | None = None
     look: Callable[[], None] = lambda: None
+    loops: list[asyncio.AbstractEventLoop] = field(default_factory=list)
 
     def read(self) -> Routing:
         """Be the database that the feed reads."""
@@ -111,6 +116,13 @@ class World:
         assert rows, f"no metric {name}"
         return sum(float(row.rpartition(" ")[2]) for row in rows)
 
+    def standing(self) -> str:
+        """Say where every task of the engine and of the gateway stands: for an answer that does not come."""
+        told = io.StringIO()
+        for task in [task for loop in self.loops for task in asyncio.all_tasks(loop)]:
+            task.print_stack(file=told)
+        return told.getvalue()
+
     def models(self) -> list[str]:
         """Return the models that the engine was asked for."""
         return [json.loads(body)["model"] for _, _, body in self.asked]
@@ -140,6 +152,7 @@ def gateway_world(folder: Path, **settings: Any) -> Iterator[World]:
                 while not server.started:
                     await asyncio.sleep(0.005)
                 loop = asyncio.get_running_loop()
+                world.loops.append(loop)
                 world.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
                 world.look = lambda: asyncio.run_coroutine_threadsafe(feed.refresh(), loop).result(10)
                 ready()
@@ -157,14 +170,15 @@ def _engine(world: World) -> Iterator[str]:
 
     async def serve(ready: Callable[[], None], stop: asyncio.Event) -> None:
         async def handle(source: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
+            # Closed whatever happens: a caller would wait for ever for the answer of a task that has ended.
+            with closing(out), suppress(ConnectionError, asyncio.IncompleteReadError):
                 async for path, headers, body in _requests(source):
                     world.asked.append((path, headers, body))
                     await world.answer(path, body, out)
                     await out.drain()
-            out.close()
 
         server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        world.loops.append(asyncio.get_running_loop())
         urls.append(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         ready()
         await stop.wait()
