@@ -174,7 +174,7 @@ def _held_out(found: HeldOut) -> Any:
         "not verified yet": f"{found.waiting}: the next night, or `fleetssd heldout verify`, looks at them",
         "by repository": _counts(found.by_repository),
         "by slice": _counts(found.by_slice),
-        "consulted": f"by {found.consulted} verdicts",
+        "consulted": f"by {found.consulted} verdict{'' if found.consulted == 1 else 's'}",
         "frozen": f"since {moment(found.frozen_at.isoformat())}" if found.frozen_at else "no: new issues may join",
         "overlap": ", ".join(f"{leak.held_out} with {leak.train}" for leak in found.overlap) or "none with the window",
     }

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from fleetssd.adapters.pages import drawings
 from fleetssd.adapters.store import SqlStore
 from fleetssd.checkpoints import Night
 from fleetssd.cli.app import main
@@ -118,6 +119,24 @@ def test_every_reference_in_a_drawing_has_its_target(tmp_path: Path, play: Calla
     wanted = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', html))
     assert wanted
     assert {one or other for one, other in wanted} <= set(re.findall(r'\bid="([^"]+)"', html))
+
+
+def test_many_nights_stay_readable() -> None:
+    """Of forty nights the newest thirty are drawn; in the plane the best, tonight and the bases have names."""
+    share = {"point": 0.5, "low": 0.4, "high": 0.6}
+    nights = [
+        {"number": n, "arm": "ssd", "verdict": "keep", "pass_1": dict.fromkeys(drawings.COLOURS, share)}
+        for n in range(1, 41)
+    ]
+    many, few = (str(drawings.by_night(some)) for some in (nights, nights[:2]))
+    assert ("ssd: keep" in few, "ssd: keep" in many) == (True, False)
+    assert many.count("<use") == str(drawings.by_night(nights[10:])).count("<use")
+    points = [{"name": f"night {n}", "hours": float(n), "gain": share, "front": n == 3} for n in range(1, 38)]
+    ends = [{"name": name, "hours": 0.0, "gain": share, "front": False} for name in ("base", "tonight", "tuned base")]
+    plane = str(drawings.pareto([ends[0], *points, *ends[1:]]))
+    assert [name for name in ("base", "night 3", "night 4", "tonight", "tuned base") if f">{name}<" in plane] == [
+        "base", "night 3", "tonight", "tuned base",
+    ]  # fmt: skip
 
 
 def test_foreign_text_is_escaped(tmp_path: Path, play: Callable[..., Night]) -> None:

@@ -15,19 +15,28 @@ COLOURS = {"incumbent": "#8a8f98", "base": "#4c78a8", "tuned base": "#e09a25", "
 LOSS = "#d1495b"
 INK = "#010203"
 """A colour that nothing else has: the page's own ink takes its place, in light and in dark."""
+NEWEST = 30
+"""Nights that are drawn side by side; the numbers of all are in the report's JSON."""
+NAMED = 8
+"""As many nights have room for their names."""
 _numbers = itertools.count(1)
 
 
 def by_night(nights: Sequence[Mapping[str, Any]]) -> Markup:
-    """Draw pass@1 of every arm by night, with its interval."""
+    """Draw pass@1 of every arm by night, with its interval; of many nights the newest."""
+    nights = nights[-NEWEST:]
 
     def draw(axes: Any) -> None:
         for shift, (arm, colour) in enumerate(COLOURS.items()):
             measured = [night for night in nights if arm in night["pass_1"]]
             places = [night["number"] + (shift - 2) * 0.12 for night in measured]
             _points(axes, places, [night["pass_1"][arm] for night in measured], color=colour, label=arm)
-        ticks = [night["number"] for night in nights]
-        axes.set_xticks(ticks, [f"night {n['number']}\n{n['arm']}: {n['verdict']}" for n in nights])
+        if len(nights) <= NAMED:
+            ticks = [night["number"] for night in nights]
+            axes.set_xticks(ticks, [f"night {n['number']}\n{n['arm']}: {n['verdict']}" for n in nights])
+        else:
+            axes.locator_params(axis="x", integer=True)
+            axes.set_xlabel("night")
         axes.set_ylabel("pass@1, %")
 
     return _svg(draw, legend=True) if nights else Markup()
@@ -90,15 +99,20 @@ def losses(values: Sequence[float]) -> Markup:
 
 
 def pareto(points: Sequence[Mapping[str, Any]]) -> Markup:
-    """Draw the gain over the base against hours of learning; what is on the front is filled."""
+    """Draw the gain over the base against hours of learning; what is on the front has the candidate's colour.
+
+    Of many points those are named that are on it, the base, tonight and the tuned base: the first and the last two.
+    """
 
     def draw(axes: Any) -> None:
-        for point in points:
+        for rank, point in enumerate(points):
             colour = COLOURS["candidate"] if point["front"] else COLOURS["incumbent"]
             _points(axes, [point["hours"]], [point["gain"]], color=colour)
-            place = (point["hours"], 100 * point["gain"]["point"])
-            axes.annotate(point["name"], place, (7, 4), textcoords="offset points", fontsize="small", color=INK)
+            if len(points) <= NAMED or point["front"] or not 0 < rank < len(points) - 2:
+                place = (point["hours"], 100 * point["gain"]["point"])
+                axes.annotate(point["name"], place, (7, 4), textcoords="offset points", fontsize="small", color=INK)
         axes.margins(x=0.3)
+        axes.xaxis.set_major_formatter(lambda hours, _: f"{hours:g}" if hours >= 0 else "")  # room, not time before 0
         axes.set_xlabel("hours of learning (sample, train)")
         axes.set_ylabel("gain in pass@1 over the base, pp")
 
