@@ -196,7 +196,9 @@ def of_wall(rounds: Sequence[Round]) -> tuple[float, list[float]]:
 
 
 def shown(ratio: float, bounds: Sequence[float]) -> str:
-    """Return a ratio with its interval."""
+    """Return a ratio with its interval, where there is one."""
+    if math.isnan(bounds[0]):
+        return "unknown yet" if math.isnan(ratio) else f"{ratio:.3f}"
     return f"{ratio:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
 
 
