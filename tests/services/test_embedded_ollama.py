@@ -186,6 +186,39 @@ def test_keep_alive_zero_unloads_after_the_answer(old: Client) -> None:
     assert "base:1" not in old.loaded()
 
 
+def test_an_idle_runner_goes_when_its_time_is_over(old: Client) -> None:
+    """Nobody has to ask for that; the time is the one of the last request that said one."""
+    old.text("base:1", keep_alive="10m")
+    assert "base:1" in old.loaded()
+    old.text("base:1", keep_alive="200ms")
+    deadline = time.monotonic() + 20
+    while "base:1" in old.loaded():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_for_ever_stays_through_requests_that_say_nothing(old: Client) -> None:
+    """What was pinned is not unpinned by an agent's call."""
+    old.text("base:1", keep_alive=-1)
+    old.text("base:1")
+    (row,) = old.http.get("/api/ps").json()["models"]
+    assert int(row["expires_at"][:4]) > 2300
+
+
+def test_the_fourth_model_evicts_the_one_that_was_to_stay_shortest(old: Client) -> None:
+    """Three are loaded at most, and the least recently used one may be the one that stays."""
+    base, merged = sample("base.gguf"), sample("m1.gguf")
+    half = len(base) // 2
+    files = (base, merged, base[:half] + merged[half:], merged[:half] + base[half:])
+    for number, data in enumerate(files):
+        assert old.create(f"m:{number}", files={"m.gguf": old.upload(data)}).status_code == 200
+    for number, keep_alive in enumerate((-1, "1m", "10m", -1)):
+        old.text(f"m:{number}", keep_alive=keep_alive)
+    assert sorted(old.loaded()) == ["m:0", "m:2", "m:3"]
+    for name in old.loaded():
+        old.generate(name, prompt="", keep_alive=0)
+
+
 def test_an_adapter_for_another_model_fails_only_at_load(old: Client) -> None:
     """Create takes it; the first request is a 500 and the base serves on."""
     wrong = old.upload(sample("a1.gguf").replace(b"blk.1.attn_output", b"blk.9.attn_output"))
@@ -203,6 +236,36 @@ def test_a_prompt_longer_than_the_context_is_cut_unless_that_is_forbidden(old: C
     cut = old.generate("base:1", prompt="x" * 3000)
     assert cut.json()["prompt_eval_count"] == 255
     assert old.generate("base:1", prompt="x" * 3000, truncate=False).status_code == 400
+
+
+def test_an_upload_in_chunks_is_the_same_file(old: Client) -> None:
+    """A client that does not say a length is understood."""
+    data = b"chunks" * 1000
+    digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    assert old.http.head(f"/api/blobs/{digest}").status_code == 404
+    pieces = iter([data[:100], data[100:]])
+    assert old.http.post(f"/api/blobs/{digest}", content=pieces).status_code == 201
+    assert old.http.head(f"/api/blobs/{digest}").status_code == 200
+
+
+def test_seed_stop_and_limit_do_what_they_say(old: Client) -> None:
+    """One seed is one answer, two are two; a stop text ends the answer before itself; the limit counts tokens."""
+    hot = {"temperature": 1.5, "num_predict": 12}
+    first, again, other = (old.text("base:1", options=hot | {"seed": seed}) for seed in (7, 7, 8))
+    assert first == again != other
+    whole = old.text("base:1")
+    stop = next(letter for letter in whole if letter.isascii())
+    ended = old.generate("base:1", options=GREEDY | {"stop": [stop]}).json()
+    assert (ended["response"], ended["done_reason"]) == (whole.partition(stop)[0], "stop")
+    assert old.generate("base:1", options=GREEDY | {"num_predict": 3}).json()["eval_count"] == 3
+
+
+def test_a_context_goes_on_where_it_ended(old: Client) -> None:
+    """The ids of prompt and answer come back, and are read before the next prompt."""
+    first = old.generate("base:1", raw=False).json()
+    assert len(first["context"]) >= first["prompt_eval_count"] + first["eval_count"] - 1
+    then = old.generate("base:1", raw=False, context=first["context"]).json()
+    assert then["prompt_eval_count"] > first["prompt_eval_count"] + first["eval_count"] - 1
 
 
 def test_sampling_settings_of_v1_default_to_one(old: Client) -> None:
@@ -237,6 +300,12 @@ def test_answers_can_be_held_to_json(old: Client) -> None:
     """With format json a model of noise still opens an object."""
     reply = old.generate("base:1", format="json", options={"temperature": 1, "seed": 4, "num_predict": 12})
     assert reply.json()["response"].lstrip().startswith("{")
+
+
+def test_answers_can_be_held_to_a_schema(old: Client) -> None:
+    """`format` takes a JSON schema, and what comes is valid under it."""
+    said = old.text("base:1", raw=False, format={"enum": [17, 23]}, options=GREEDY | {"num_predict": 20})
+    assert json.loads(said) in (17, 23)
 
 
 def test_embeddings_have_unit_length(old: Client) -> None:

@@ -70,6 +70,25 @@ def test_a_full_queue_is_answered_503() -> None:
     assert (refused.status, refused.message) == (503, BUSY)
 
 
+def test_who_waits_is_served_in_the_order_of_coming() -> None:
+    """One load at a time, whichever model it is of: the second of a name stands behind the first of another."""
+    loads: list[str] = []
+
+    async def refuse(spec: Spec) -> Engine:
+        loads.append(spec.model.name)
+        await asyncio.sleep(0)
+        raise ApiError(500, "no")
+
+    async def scene() -> None:
+        scheduler = Scheduler(refuse)
+        scheduler.open()
+        await asyncio.gather(*(scheduler.acquire(wanted(name)) for name in "abacb"), return_exceptions=True)
+        await scheduler.close()
+
+    asyncio.run(scene())
+    assert loads == list("abacb")
+
+
 def test_a_failed_load_is_the_error_of_its_request_alone() -> None:
     """The next request is tried anew."""
     calls: list[str] = []
