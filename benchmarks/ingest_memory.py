@@ -39,7 +39,7 @@ TEXT = "The conveyor stops when its belt is empty, and nobody is told. " * 40
 class MadeUp:
     """Diffs of one added line, with a file that is large enough to be seen."""
 
-    def diffs(self, repository: str, clone_url: str, pulls: Sequence[MergedPull]) -> dict[int, PullDiff | str]:
+    def diffs(self, pulls: Sequence[MergedPull]) -> dict[int, PullDiff | str]:
         """Return a diff for each."""
         return {pull.key.number: _diff(pull.key.number) for pull in pulls}
 

@@ -677,7 +677,7 @@ class FakeMirror:
         """Tell what landed."""
         return not self.landed.isdisjoint(commits)
 
-    def diffs(self, repository: str, clone_url: str, pulls: Sequence[MergedPull]) -> dict[int, PullDiff | str]:
+    def diffs(self, pulls: Sequence[MergedPull]) -> dict[int, PullDiff | str]:
         """Return one added line a pull request."""
         if self.broken:
             raise self.broken

@@ -118,7 +118,7 @@ class Reader:
             return {}, 0
         refused: FleetError | None = None
         try:
-            found = self.mirror.diffs(pulls[0].repository, pulls[0].clone_url, pulls)
+            found = self.mirror.diffs(pulls)
         except (Misconfigured, Rejected) as error:
             found, refused = {pull.key.number: "head_gone" for pull in pulls}, error
         lacking = [pull for pull in pulls if found.get(pull.key.number) == "head_gone"]

@@ -114,8 +114,8 @@ class Issues(Protocol):
 class Mirror(Protocol):
     """Local git mirrors of the watched repositories."""
 
-    def diffs(self, repository: str, clone_url: str, pulls: Sequence[MergedPull]) -> dict[int, PullDiff | str]:
-        """Fetch the heads of many pull requests at once; the value is the diff or a refusal reason code."""
+    def diffs(self, pulls: Sequence[MergedPull]) -> dict[int, PullDiff | str]:
+        """Fetch the heads of a repository's pull requests at once; the value is the diff or a refusal reason code."""
         ...
 
     def message(self, pull: MergedPull, commit: str) -> str:

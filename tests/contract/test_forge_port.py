@@ -39,7 +39,7 @@ class Fakes:
         made = self.forge.merge(self.count, merged=merged)
         if not merged:
             del self.forge.timelines[self.place, 1000 + self.count][1:]
-        diff = self.mirror.diffs(made.repository, made.clone_url, [made])[self.count]
+        diff = self.mirror.diffs([made])[self.count]
         assert isinstance(diff, PullDiff)
         self.forge.diffs[self.count] = (diff.diff, diff.head_commit)
         return self.count, 1000 + self.count
@@ -199,7 +199,7 @@ def test_git_and_the_api_tell_one_diff(stage: Stage) -> None:
     """Many at once: base, frozen head and bytes as the API has them, with every changed file's text."""
     numbers = [stage.pull()[0] for _ in range(2)]
     pulls = [detail(stage, number) for number in numbers]
-    found = stage.mirror.diffs(stage.place, pulls[0].clone_url, pulls)
+    found = stage.mirror.diffs(pulls)
     assert list(found) == numbers
     for pull in pulls:
         change = found[pull.key.number]

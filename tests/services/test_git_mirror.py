@@ -67,7 +67,7 @@ def ground(tmp_path: Path) -> Iterator[Ground]:
 
 def diffs(ground: Ground, *pulls: MergedPull) -> dict[int, PullDiff | str]:
     """Ask the mirror for the diffs of pull requests of one repository."""
-    return ground.mirror().diffs(pulls[0].repository, pulls[0].clone_url, pulls)
+    return ground.mirror().diffs(pulls)
 
 
 def test_many_pull_requests_are_two_fetches(ground: Ground) -> None:
@@ -122,7 +122,7 @@ def test_a_repository_that_is_gone_refuses_its_pull_requests(ground: Ground) -> 
     """A clone address without a repository is no error of the poll."""
     pull = ground.pull("merge")
     address = f"{ground.recording.url}/fleet/nowhere.git"
-    assert ground.mirror().diffs("fleet/nowhere", address, [pull]) == {2: "head_gone"}
+    assert diffs(ground, replace(pull, clone_url=address)) == {2: "head_gone"}
 
 
 def test_the_base_of_a_merge_by_hand_comes_from_git(ground: Ground) -> None:
@@ -209,7 +209,7 @@ def test_a_wrong_token_is_a_misconfiguration(ground: Ground) -> None:
     """Where git is refused, the error says so and does not hold the token."""
     address = ground.pull("merge").clone_url.replace("127.0.0.1", "localhost")
     with pytest.raises(Misconfigured) as refused:  # the login is bound to the configured address
-        ground.mirror().diffs("fleet/conveyor", address, [ground.pull("merge")])
+        diffs(ground, replace(ground.pull("merge"), clone_url=address))
     assert not has_token(refused.value.message)
 
 

@@ -56,7 +56,7 @@ def merged(desk: Desk, forge: GiteaForge, files: dict[str, str], branch: str = "
 
 def one(ground: Ground, folder: Path, pull: MergedPull) -> PullDiff:
     """Return the diff of one pull request."""
-    found = mirror(ground, folder).diffs(pull.repository, pull.clone_url, [pull])[pull.key.number]
+    found = mirror(ground, folder).diffs([pull])[pull.key.number]
     assert isinstance(found, PullDiff)
     return found
 
@@ -160,9 +160,9 @@ def test_an_evicted_mirror_is_fetched_again(ground: Ground, forge: GiteaForge, t
     pull = merged(ground.repository(), forge, {"a.py": "A = 1\n"})
     small = mirror(ground, tmp_path)
     small.quota.limit = 1
-    first = small.diffs(pull.repository, pull.clone_url, [pull])
+    first = small.diffs([pull])
     assert list((tmp_path / "mirrors").iterdir()) == []
-    assert small.diffs(pull.repository, pull.clone_url, [pull]) == first
+    assert small.diffs([pull]) == first
 
 
 def test_a_push_that_reverts_is_found_on_a_real_forge(ground: Ground, forge: GiteaForge, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class Written(FakeMirror):
         super().__init__()
         self.code = code
 
-    def diffs(self, repository: str, clone_url: str, pulls: Sequence[MergedPull]) -> dict[int, PullDiff | str]:
+    def diffs(self, pulls: Sequence[MergedPull]) -> dict[int, PullDiff | str]:
         """Return each pull request's file as a diff."""
         found: dict[int, PullDiff | str] = {}
         for pull in pulls:

@@ -34,12 +34,12 @@ class GitMirror:
         self.folder, self.settings = folder, settings
         self.quota = Quota(folder, settings.mirror_quota_mb << 20)
 
-    def diffs(self, repository: str, clone_url: str, pulls: Sequence[MergedPull]) -> dict[int, PullDiff | str]:
-        """Fetch the heads of many pull requests at once; the value is the diff or a refusal reason code.
+    def diffs(self, pulls: Sequence[MergedPull]) -> dict[int, PullDiff | str]:
+        """Fetch the heads of a repository's pull requests at once; the value is the diff or a refusal reason code.
 
         Raises Transient where the server cannot be reached and Misconfigured where it does not take the token.
         """
-        mirror = self._open(clone_url, pulls[0].key.repository_id, pulls[0].merge_commit)
+        mirror = self._of_pull(pulls[0])
         try:
             return self._read(mirror, pulls)
         finally:
@@ -60,7 +60,7 @@ class GitMirror:
 
     def message(self, pull: MergedPull, commit: str) -> str:
         """Return a commit's message as git tells it, empty where git has no such commit."""
-        mirror = self._open(pull.clone_url, pull.key.repository_id, pull.merge_commit)
+        mirror = self._of_pull(pull)
         with suppress(Rejected):
             mirror.fetch([commit])
         found = objects(mirror.read("cat-file", "--batch", stdin=_lines([commit])))
@@ -69,7 +69,7 @@ class GitMirror:
 
     def contained(self, pull: MergedPull, commits: Sequence[str]) -> bool:
         """Tell whether one of these commits is in the branch that a pull request was merged into."""
-        mirror = self._open(pull.clone_url, pull.key.repository_id, pull.merge_commit)
+        mirror = self._of_pull(pull)
         ref = f"refs/fleet/heads/{pull.branch}"
         if not pull.branch or not pull.branch.isprintable() or " " in pull.branch:
             return False
@@ -109,6 +109,9 @@ class GitMirror:
             raise NotAdmittedError("tree_gone", error.message) from None
         finally:
             self.quota.used(mirror.path)
+
+    def _of_pull(self, pull: MergedPull) -> Repository:
+        return self._open(pull.clone_url, pull.key.repository_id, pull.merge_commit)
 
     def _open(self, clone_url: str, repository_id: int, commit: str) -> Repository:
         """Open a repository's mirror, which names its objects as `commit` is named."""

@@ -68,7 +68,7 @@ def expand(wanted: list[str], *, old: bool = False) -> list[str]:
 
 def announce(state: State, actor: Account, repository: Repository, kind: str, build: Callable[[View], Json]) -> None:
     """Put a delivery into the outbox for every hook that listens to this event; `build` makes the payload."""
-    hooks = [hook for hook in state.hooks.values() if _listens(state, hook, repository, kind)]
+    hooks = [hook for hook in state.hooks.values() if _listens(hook, repository, kind)]
     if not hooks:
         return
     view = View(state, Caller(actor), state.root_url, state.root_url)
@@ -161,6 +161,6 @@ class Courier:
                 client.send(request_of(delivery, old=self._old, forgejo=quirks.forgejo_headers))
 
 
-def _listens(state: State, hook: Hook, repository: Repository, kind: str) -> bool:
+def _listens(hook: Hook, repository: Repository, kind: str) -> bool:
     where = {"repository": repository.id, "organization": repository.owner, "system": 0}[hook.target]
     return hook.active and hook.owner == where and kind in hook.events
