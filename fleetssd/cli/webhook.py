@@ -184,7 +184,7 @@ def _show(found: list[Outcome], url: str, *, as_json: bool) -> None:
 
 
 def _told(each: Outcome) -> str:
-    return f"test delivery {each.test}" if each.test else ""
+    return f"test delivery: {each.test}" if each.test else ""
 
 
 def _outcome(each: Outcome) -> dict[str, Any]:

@@ -46,7 +46,9 @@ def install(forge: Hooks, wanted: Sequence[Place], url: str, secret: str, watch:
             forge, place, url, secret, hooks.EVENTS if watch is None or place.organization else hooks.TESTED
         )
         if watch is None or place.organization:
-            return Outcome(place, did, hook, "" if watch is None else "an organisation's hook cannot be tested")
+            return Outcome(
+                place, did, hook, "" if watch is None else "not made: an organisation's hook cannot be tested"
+            )
         try:
             test = _tested(forge, place, hook, watch)
         finally:

@@ -73,7 +73,7 @@ def listen(host: str, port: int, table: str) -> socket.socket:
         listener = socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         raise Misconfigured(
-            f"cannot listen on {host}:{port}: {error.strerror or error}",
+            f"cannot listen on {host}:{port}: {os.strerror(error.errno) if error.errno else error}",
             hint=f"Is it taken, by another fleetssd for example? Else set [{table}] host and port.",
         ) from None
     # asyncio sets this only on sockets that it made itself; without it every answer waits some 40 ms for an ACK.
