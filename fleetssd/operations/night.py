@@ -221,7 +221,7 @@ def _witnesses(path: Path) -> tuple[Witness, ...]:
 
 
 def _evaluate(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
-    """Ask all arms, then prove that the name asked still serves the artefact that was built."""
+    """Ask all arms, then prove that every name asked still serves what the plan and the build say."""
     candidate = _checkpoint(shop, plan)
     with shop.sandbox() as sandbox:
         examiner = _examiner(shop, plan, sandbox)
@@ -232,14 +232,23 @@ def _evaluate(shop: Workshop, plan: NightPlan) -> dict[str, Any]:
             same = pinned(plan.decode, plan.decode.temperature / candidate.tau)
             examiner.examine([Arm(PROBED, candidate.model, same, plan.k)], examined.problems[:PROBE_PROBLEMS])
         beside = _beside(shop, plan, candidate, examiner, examined.problems)
-    if shop.engine.digest_of(candidate.model) != candidate.served_digest:
-        raise Corrupt(
-            f"{candidate.model} changed while it was evaluated", hint="Nothing but fleetssd may write its names."
-        )
+    if changed := _changed(shop, plan, candidate):
+        raise Corrupt(f"{changed} changed while it was evaluated", hint="Nothing but fleetssd may write these names.")
     stopped = {"problems": len(examined.problems), "of": len(plan.held_out), "decision": examined.decision}
     answers = len(shop.store.answers(plan.night))
     engine = f"{shop.settings.engine.kind} {shop.engine.version()}"
     return {"artefact": candidate.digest, "engine": engine, "answers": answers, "stopped": stopped, **beside}
+
+
+def _changed(shop: Workshop, plan: NightPlan, candidate: Checkpoint) -> str:
+    """Return the names that serve something else by now than was to be asked: a gain over another base is none."""
+    base, points = shop.settings.engine.base_model, [candidate]
+    if plan.incumbent != plan.base and (incumbent := shop.store.checkpoint(plan.incumbent)):
+        points.append(incumbent)
+    found = [point.model for point in points if shop.engine.digest_of(point.model) != point.served_digest]
+    if shop.engine.digest_of(base) is None or shop.engine.blob_of(base) != plan.base or shop.engine.adapter_of(base):
+        found.append(base)
+    return ", ".join(found)
 
 
 def _beside(

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from fleetssd import budget
 from fleetssd.audit import Reading, Source
-from fleetssd.checkpoints import STAGES, Night, StageRow, VerdictRow
+from fleetssd.checkpoints import STAGES, Checkpoint, Night, StageRow, VerdictRow
 from fleetssd.config import parse
 from fleetssd.errors import Corrupt, Misconfigured, Rejected
 from fleetssd.gitea import PullKey
@@ -430,6 +430,19 @@ def test_too_many_voids_make_the_night_invalid(scene: Scene) -> None:
 
 def test_a_served_incumbent_is_asked_too(scene: Scene) -> None:
     """After a flip the next night trains from the base again and judges against what is served."""
+    point = served(scene)
+    second = scene.run()
+    assert (second.number, second.plan["incumbent"], second.plan["base"]) == (
+        2, point.digest, hashlib.sha256(GGUF).hexdigest(),
+    )  # fmt: skip
+    assert {a.arm for a in scene.store.answers(2)} >= {BASE, TUNED, INCUMBENT, CANDIDATE}
+    assert {plan.base_digest for plan in scene.trainer.plans} == {scene.trainer.plans[0].base_digest}
+    assert second.verdict is not None
+    assert second.verdict.kind == "keep"
+
+
+def served(scene: Scene) -> Checkpoint:
+    """Run a night and flip to its candidate; the next night's candidate will be another. Return what serves."""
     first = scene.run().verdict
     assert isinstance(first, VerdictRow)
     point = scene.store.checkpoint(first.artefact)
@@ -439,14 +452,20 @@ def test_a_served_incumbent_is_asked_too(scene: Scene) -> None:
     scene.clock.moment = START.replace(day=2)
     scene.engine.answer = always_right
     scene.sampler.answer = lambda prompt: Completion(f"{prompt.text}\nbetter\n", "stop", 2)
-    second = scene.run()
-    assert (second.number, second.plan["incumbent"], second.plan["base"]) == (
-        2, point.digest, hashlib.sha256(GGUF).hexdigest(),
-    )  # fmt: skip
-    assert {a.arm for a in scene.store.answers(2)} >= {BASE, TUNED, INCUMBENT, CANDIDATE}
-    assert {plan.base_digest for plan in scene.trainer.plans} == {scene.trainer.plans[0].base_digest}
-    assert second.verdict is not None
-    assert second.verdict.kind == "keep"
+    return point
+
+
+def test_an_incumbent_that_changes_while_it_is_asked_is_corrupt(scene: Scene) -> None:
+    """What serves was evaluated under its name: a gain over something else is none over it."""
+    point = served(scene)
+
+    def meddle(call: str) -> None:
+        if call == f"complete {point.model}":
+            scene.engine.models[point.model] = ("something else", "blob", None)
+
+    scene.engine.before = meddle
+    with pytest.raises(Corrupt, match=f"{point.model} changed while it was evaluated"):
+        scene.run()
 
 
 def test_a_name_that_changes_while_it_is_asked_is_corrupt(scene: Scene) -> None:
@@ -459,6 +478,23 @@ def test_a_name_that_changes_while_it_is_asked_is_corrupt(scene: Scene) -> None:
 
     scene.engine.before = meddle
     with pytest.raises(Corrupt, match="changed while it was evaluated"):
+        scene.run()
+
+
+@pytest.mark.parametrize("now", [("manifest", "another", None), ("manifest", "", "adapter"), None])
+def test_a_base_that_changes_while_it_is_asked_is_corrupt(
+    scene: Scene, now: tuple[str, str, str | None] | None
+) -> None:
+    """Replaced, given an adapter or removed: what the candidate gains over another model is no gain."""
+
+    def meddle(call: str) -> None:
+        if call != f"complete {BASE_NAME}" and call.startswith("complete") and BASE_NAME in scene.engine.models:
+            _, blob, _ = scene.engine.models.pop(BASE_NAME)
+            if now:
+                scene.engine.models[BASE_NAME] = (now[0], now[1] or blob, now[2])
+
+    scene.engine.before = meddle
+    with pytest.raises(Corrupt, match=f"{BASE_NAME} changed while it was evaluated"):
         scene.run()
 
 
