@@ -10,15 +10,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fleetssd.budget import uncorrected
 from fleetssd.checkpoints import Answer, Night
 from fleetssd.config import Prices
 from fleetssd.ledger import ledger, ledger_lines
+from fleetssd.night_notes import notes
 from fleetssd.power import flattery
 from fleetssd.probes import repetition
 from fleetssd.scoring import deltas, estimate, tally
 from fleetssd.status import night_table, to_json
-from fleetssd.surroundings import UNWALLED
 
 Table: TypeAlias = list[dict[str, Any]]
 
@@ -119,7 +118,7 @@ def compose(
         over_tuned=line["over_tuned"],
         over_teacher=line["over_teacher"],
         tests={name: evidence.get(name) for name in _TESTS},
-        notes=(*_notes(evidence, night.plan), *_challenger_notes(line["challenger"])),
+        notes=notes(evidence, night.plan, line["challenger"]),
         arms=_arms(line, evidence, night.plan),
         slices=_slices(line, evidence),
         probes=_probes(evidence),
@@ -156,53 +155,6 @@ def _sentence(line: dict[str, Any]) -> str:
     if line["state"] == "failed":
         return f"{head} failed: {line['reason']}."
     return f"{head} is not decided yet."
-
-
-def _notes(evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> Sequence[str]:
-    """Say what an interval alone does not: what was foreseen, what stopped the evaluation, what was baked in."""
-    ahead, stopped = evidence.get("precondition"), evidence.get("stopped")
-    notes = [UNWALLED] if plan.get("sandbox") == "none" else []
-    if ahead:
-        notes += [f"Before the night: {ahead['advice']}; {ahead['reason']}.", f"{ahead['power']['sentence']}."]
-    notes += _budget_notes(evidence.get("budget"))
-    if stopped and stopped["decision"] != "continue":
-        notes.append(f"The evaluation stopped to {stopped['decision']} after {stopped['problems']} of {stopped['of']}.")
-    if evidence.get("e_value") is not None:
-        notes.append("The evaluation could stop early: the e-value decides, the intervals only describe.")
-    if evidence.get("tau", 1.0) != 1.0:
-        notes.append(f"A temperature of {evidence['tau']:g} is baked into the candidate's weights.")
-    if beside := evidence.get("reference"):
-        shares = " and ".join(f"the {name} in {100 * beside[name]['point']:.1f} %" for name in ("base", "candidate"))
-        notes.append(
-            f"Weaker evidence, which decides nothing: on {beside['problems']} issues without tests {shares} of its "
-            "answers writes the merged change itself."
-        )
-    if evidence.get("over_teacher"):
-        decode = ", ".join(f"{name} {plan['sampling'][name]:g}" for name in ("temperature", "top_k", "top_p"))
-        notes.append(f"Teacher decode: the base at {decode}, in the order in which the engine applies them.")
-    return notes
-
-
-def _budget_notes(share: Mapping[str, Any] | None) -> Sequence[str]:
-    """Say what tonight could spend of the error budget, and never change its rule unsaid."""
-    if share is None:
-        return []
-    spent = f"tonight could spend {100 * share['alpha']:.3g} % of the error budget ({share['rule']})"
-    said = f"Look {share['look']}, promotions before: {share['promotions']}; {spent}"
-    if share["look"] > 1:
-        chance = uncorrected(share["look"], share["budget"])
-        said += f"; so many looks at {100 * share['budget']:g} % each would promote a useless candidate with a chance "
-        said += f"of up to {chance:.0%}"
-    return [f"{said}.", *([f"Note: {share['changed']}."] if share["changed"] else [])]
-
-
-def _challenger_notes(told: Mapping[str, Any] | None) -> Sequence[str]:
-    """Say how the challenger that was asked beside stands."""
-    if told is None:
-        return []
-    words = {"promote": "is promoted", "carry": "is carried on", "drop": "is dropped"}
-    name = f"The challenger of night {told['origin']} ({told['artefact'][:12]})"
-    return [f"{name} {words[told['kind']]}: {told['reason']}."]
 
 
 def _origin(evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
