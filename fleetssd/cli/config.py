@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from fleetssd import wiring
+from fleetssd.cautions import cautions, served_at
 from fleetssd.cli.app import app, config_path, err, out, settings
 from fleetssd.cli.reading import print_json
 from fleetssd.config import Settings
@@ -46,6 +47,9 @@ def check(
         out.print(f"[dim]settings[/] {escape(str(config_path(context)))}", highlight=False)
         for name, error in results:
             _line(name, error)
+    served = served_at(given.decode.manage, given.decode.temperature, given.decode.tau_grid)
+    for sentence in cautions(given.recipe.arm, given.recipe.prompts, given.recipe.t_train, served):
+        err.print(f"[dim]caution:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
     if given.mirror.enabled and leaves_machine(given.mirror.url):
         err.print(f"[yellow]warning:[/] {escape(warning(given.mirror.url))}", highlight=False, soft_wrap=True)
     if any(error for _, error in results):

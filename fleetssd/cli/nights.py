@@ -202,6 +202,8 @@ def _head(line: dict[str, Any]) -> Table:
         rows["challenger"] = f"{told['artefact'][:12]} of night {told['origin']}: {said}"
     for name, value in rows.items():
         grid.add_row(f"[dim]{name}[/]", value)
+    for sentence in line["cautions"]:
+        grid.add_row("[dim]caution[/]", escape(sentence))
     return grid
 
 

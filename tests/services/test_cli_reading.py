@@ -136,6 +136,7 @@ def test_a_night_says_of_which_round_it_is(lived: Path, capsys: pytest.CaptureFi
     text = " ".join(capsys.readouterr().out.split())
     assert "2; taught by 7 of the base, 2 of round 1, 1 of nobody knows which checkpoint" in text
     assert "held-out issues, percent" not in text  # nobody was asked yet
+    assert "caution" not in text  # the plan says too little
 
 
 def test_unknown_night_is_refused(lived: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,6 +180,18 @@ def test_good_settings_check_out(folder: Path, capsys: pytest.CaptureFixture[str
     assert found["forge.token_file holds a token"]
     call(folder, "config", "check")
     assert "secret-token" not in "".join(capsys.readouterr())
+
+
+def test_what_the_evidence_does_not_cover_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Too cold a product of temperatures, and few prompts, are cautions beside the checks and change no exit code."""
+    plain = call(folder, "config", "check")
+    assert "T_train" not in capsys.readouterr().err
+    with (folder / "f.toml").open("a") as file:
+        file.write("[recipe]\nprompts = 24\nt_train = 0.2\n")
+    assert call(folder, "config", "check") == plain
+    said = capsys.readouterr().err
+    assert "caution: 24 prompts are below the evidence" in said
+    assert "caution: T_train times T_eval is 0.2, outside 0.8 to 1.8" in said
 
 
 def spoil_missing(path: Path) -> None:
