@@ -31,7 +31,7 @@ from pathlib import Path
 import httpx
 import structlog
 
-from benchmarks.swap_load import GREEDY, PROMPT, WINDOW, Load, Swapped, numbers
+from benchmarks.swap_load import GREEDY, PROMPT, WINDOW, Load, Swapped, numbers, spread
 from fleetssd import wiring
 from fleetssd.adapters.ollama_engine import OllamaEngine
 from fleetssd.adapters.store import SqlStore
@@ -210,8 +210,9 @@ class Row:
                         self.say(until)
                         keep()
             self.seen = numbers(swaps, still.calls, busy.calls, known)
-            copies = [swap.evidence.get("alias_copies", 0) for swap in where.store.swaps()]
-            self.seen["most_copies"] = max(copies, default=0)
+            told = [swap.evidence for swap in where.store.swaps() if "alias_ms" in swap.evidence]
+            self.seen["most_copies"] = max((one["alias_copies"] for one in told), default=0)
+            self.seen["alias_ms"] = spread([one["alias_ms"] for one in told])
             keep()
 
     def say(self, until: float) -> None:

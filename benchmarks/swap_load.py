@@ -127,7 +127,7 @@ def numbers(
         "failures": dict(failures),
         "examples": {call.failure: call.said[:200] for call in reversed(busy) if call.failure},
         "wrong_answers": wrong(busy, swaps, known),
-        "swap_s": _spread(took),
+        "swap_s": spread(took),
         **_back(swaps, busy, known),
     }
     for share in (50, 99):
@@ -183,12 +183,13 @@ def _back(swaps: Sequence[Swapped], calls: Sequence[Call], known: Mapping[str, s
     return {
         "rollbacks": len(last),
         "rollbacks_not_loaded": unloaded,
-        "rollback_first_s": _spread(first),
-        "rollback_last_s": _spread(last),
+        "rollback_first_s": spread(first),
+        "rollback_last_s": spread(last),
     }
 
 
-def _spread(values: Sequence[float]) -> dict[str, float] | None:
+def spread(values: Sequence[float]) -> dict[str, float] | None:
+    """Return the median and the largest of some values, None for none."""
     return {"median": round(median(values), 3), "max": round(max(values), 3)} if values else None
 
 

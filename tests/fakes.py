@@ -22,7 +22,7 @@ from fleetssd.errors import Corrupt, FleetError, Rejected
 from fleetssd.gitea import Commit, Delivery, IssueText, MergedPull, PullKey, PullRow, unread_times
 from fleetssd.origins import Origin
 from fleetssd.placement import Choice, Placement
-from fleetssd.ports import Completion, Grade, Ground, Job, Places, Progress, Prompt
+from fleetssd.ports import Completion, Grade, Ground, Job, Places, Pointed, Progress, Prompt
 from fleetssd.recipe import Sampling
 from fleetssd.records import Record, State
 from fleetssd.reverts import Claim, taken_back
@@ -160,13 +160,13 @@ class FakeEngine:
         self._called(f"release {model}")
         self.running = {b: m for b, m in self.running.items() if m[1] != self.models[model][0]}
 
-    def point(self, alias: str, model: str) -> int:
+    def point(self, alias: str, model: str) -> Pointed:
         """Copy a name."""
         self._called(f"point {model}")
         if model not in self.models:
             raise Rejected(f"no model {model}")
         self.models[alias] = self.models[model]
-        return 1
+        return Pointed()
 
     def remove(self, model: str) -> None:
         """Delete a name."""

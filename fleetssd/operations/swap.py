@@ -190,7 +190,8 @@ def _take(engine: Engine, alias: str, step: Step) -> dict[str, Any]:
         case Quiet(model):
             return {"quiet": engine.quiet(model)}
         case Point(model):
-            return {"alias_copies": engine.point(alias, model)}
+            pointed = engine.point(alias, model)
+            return {"alias_copies": pointed.copies, "alias_ms": round(pointed.seconds * 1e3, 1)}
         case Prove(served_digest, adapter):
             if engine.digest_of(alias) != served_digest or engine.adapter_of(alias) != adapter:
                 raise Corrupt(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fleetssd.ports.clock import Clock, Progress
-from fleetssd.ports.engine import Completion, Engine, Places, Prompt, Sampler
+from fleetssd.ports.engine import Completion, Engine, Places, Pointed, Prompt, Sampler
 from fleetssd.ports.forge import Forge, Hooks, Issues, Memory, Mirror
 from fleetssd.ports.store import Outbox, Store
 from fleetssd.ports.traffic import CallLog, Desk, OriginLog, Sink, Traffic, TrialLog
@@ -33,6 +33,7 @@ __all__ = [
     "OriginLog",
     "Outbox",
     "Places",
+    "Pointed",
     "Preparer",
     "Progress",
     "Prompt",

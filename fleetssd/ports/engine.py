@@ -30,6 +30,14 @@ class Prompt:
     seed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Pointed:
+    """How an alias got its target: the copies that it took, and the seconds until it was seen to be whole."""
+
+    copies: int = 1
+    seconds: float = 0.0
+
+
 Places: TypeAlias = list[list[float]]
 """For each token of an answer the log-probabilities (nats) of the likeliest tokens in its place."""
 
@@ -139,8 +147,8 @@ class Engine(Protocol):
         """Let a model leave memory once its last request has ended; one that is not loaded is no error."""
         ...
 
-    def point(self, alias: str, model: str) -> int:
-        """Make the alias serve this model and return the copies that it took: a broken alias is copied again."""
+    def point(self, alias: str, model: str) -> Pointed:
+        """Make the alias serve this model; a broken alias is copied again."""
         ...
 
     def remove(self, model: str) -> None:

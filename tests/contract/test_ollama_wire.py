@@ -218,7 +218,7 @@ def test_stacked_adapters_are_corrupt() -> None:
 
 
 def test_a_broken_alias_is_copied_again() -> None:
-    """While show says EOF the copy is repeated, and its digest is proven at the end."""
+    """While show says EOF the copy is repeated, its digest is proven at the end, and how long that took is told."""
     shows = iter([httpx.Response(500, json={"error": "EOF"}), httpx.Response(200, json=SHOW)])
     copies: list[str] = []
 
@@ -230,8 +230,9 @@ def test_a_broken_alias_is_copied_again() -> None:
             return next(shows)
         return httpx.Response(200, json={"models": [{"name": n, "digest": "d"} for n in ("alias:latest", "model:v1")]})
 
-    engine(answer).point("alias", "model:v1")
+    pointed = engine(answer).point("alias", "model:v1")
     assert copies == ["alias", "alias"]
+    assert (pointed.copies, pointed.seconds > 0) == (2, True)
 
 
 def test_an_alias_that_stays_broken_is_corrupt() -> None:

@@ -19,7 +19,7 @@ from fleetssd.adapters.ollama_engine.wire import Wire
 from fleetssd.artefact import MANIFEST, Blob, Manifest, Probe, same_name, split_tag
 from fleetssd.config import EngineKind
 from fleetssd.errors import Corrupt, Misconfigured, Rejected, Transient
-from fleetssd.ports import Completion, Places, Progress, Prompt
+from fleetssd.ports import Completion, Places, Pointed, Progress, Prompt
 from fleetssd.recipe import Sampling
 from fleetssd.shown import Shown, read_show
 
@@ -201,17 +201,18 @@ class OllamaEngine:
             with self._wire.told():
                 self._wire.patient.generate(model, "", keep_alive=0)
 
-    def point(self, alias: str, model: str) -> int:
-        """Make the alias serve this model and return the copies that it took: a broken alias is copied again.
+    def point(self, alias: str, model: str) -> Pointed:
+        """Make the alias serve this model; a broken alias is copied again, and for how long it may have been is told.
 
         Raises Rejected where there is no such model, Corrupt where the alias stays broken.
         """
         wanted = self.digest_of(model)
         if wanted is None:
             raise Rejected(f"the engine has no model {model}", hint="Was it deleted by hand?", status=404)
+        began = time.monotonic()
         for copies in range(1, POINT_TRIES + 1):
             if self._copied(model, alias) and self.digest_of(alias) == wanted:
-                return copies
+                return Pointed(copies, time.monotonic() - began)
             time.sleep(POINT_PAUSE)
         raise Corrupt(f"{alias} does not serve {model} after {POINT_TRIES} copies", hint="Is the engine's disk full?")
 

@@ -19,7 +19,7 @@ from fleetssd.adapters.shelf_engines.wire import Wire
 from fleetssd.artefact import Probe, same_name
 from fleetssd.config import EngineKind
 from fleetssd.errors import Corrupt, FleetError, Misconfigured, Rejected, Transient
-from fleetssd.ports import Completion, Places, Progress, Prompt
+from fleetssd.ports import Completion, Places, Pointed, Progress, Prompt
 from fleetssd.recipe import Sampling
 from fleetssd.shelf import ADAPTER, Applied, active, read_applied, scales, served_digest
 
@@ -166,7 +166,7 @@ class LlamaServerEngine(OnShelf):
     def release(self, model: str) -> None:
         """Do nothing: adapters stay in memory until the server's next start."""
 
-    def point(self, alias: str, model: str) -> int:
+    def point(self, alias: str, model: str) -> Pointed:
         """Set the global scales to a model, for requests that say nothing; answers that run keep theirs.
 
         Raises Rejected where there is no such model.
@@ -175,7 +175,7 @@ class LlamaServerEngine(OnShelf):
         held = self._held()
         self._must(model, held)
         self._apply(model, held)
-        return 1
+        return Pointed()
 
     def remove(self, model: str) -> None:
         """Take a name out of the folder; the server forgets the adapter at its next start."""

@@ -15,7 +15,7 @@ from fleetssd.adapters.shelf_engines.wire import Wire
 from fleetssd.artefact import Probe, same_name
 from fleetssd.config import EngineKind
 from fleetssd.errors import Corrupt, Misconfigured, Rejected
-from fleetssd.ports import Completion, Places, Progress, Prompt
+from fleetssd.ports import Completion, Places, Pointed, Progress, Prompt
 from fleetssd.recipe import Sampling
 from fleetssd.shelf import PEFT, Applied, aimed, served_digest
 
@@ -154,7 +154,7 @@ class VllmEngine(OnShelf):
     def release(self, model: str) -> None:
         """Do nothing: vLLM lets the least used of its adapters go by itself."""
 
-    def point(self, alias: str, model: str) -> int:
+    def point(self, alias: str, model: str) -> Pointed:
         """Load a model and note that the alias means it; the gateway sends the fleet's requests there.
 
         Raises Rejected where there is no such model.
@@ -162,7 +162,7 @@ class VllmEngine(OnShelf):
         self._one_alias(alias, "the gateway")
         self._must(model)
         self._shelf.point(self._alias, self._ready(model))
-        return 1
+        return Pointed()
 
     def remove(self, model: str) -> None:
         """Unload a name and take it out of the folder; a missing one is no error."""
