@@ -58,13 +58,14 @@ def calls(
         found, gaps = store.calls(wanted, limit), store.gaps(begin)
     if as_json:
         print_json({"calls": [_line(call) for call in found], "gaps": to_json(gaps)})
-    elif not found:
-        show("No such call on file. The gateway writes them: is it before the fleet?")
+        return
+    missing = sum(gap.calls for gap in gaps)
+    said = [f"{missing} calls in this time are not on file: the database was away."] if missing else []
+    if not found:
+        show("No such call on file. The gateway writes them: is it before the fleet?", *said)
     elif request:
         show(*[_whole(call) for call in found])
     else:
-        missing = sum(gap.calls for gap in gaps)
-        said = [f"{missing} calls in this time are not on file: the database was away."] if missing else []
         show(_table(found, f"calls (UTC), the newest {len(found)}"), *said)
 
 

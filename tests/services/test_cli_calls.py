@@ -65,6 +65,13 @@ def test_calls_are_listed_newest_first(told: Path, capsys: pytest.CaptureFixture
     assert "fleet/app" in said
 
 
+def test_a_call_that_is_missing_may_be_in_a_gap(told: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who asks for a call that is not on file hears of those that were lost."""
+    said = text(told, capsys, "calls", "--request", "beef")
+    assert said.startswith("No such call on file")
+    assert "3 calls in this time are not on file" in said
+
+
 def test_one_call_is_shown_whole(told: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The start of its id is enough; the digest stands there whole."""
     said = text(told, capsys, "calls", "--request", "4f1c")
