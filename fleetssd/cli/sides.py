@@ -23,7 +23,9 @@ from fleetssd.ports import Store
 from fleetssd.records import Record
 from fleetssd.status import to_json
 
-heldout_app = typer.Typer(help="The records that examine.", no_args_is_help=True, rich_markup_mode="rich")
+heldout_app = typer.Typer(
+    help="The held-out issues: they examine candidates and never teach.", no_args_is_help=True, rich_markup_mode="rich"
+)
 app.add_typer(heldout_app, name="heldout")
 
 SHOWN = 20

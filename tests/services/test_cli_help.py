@@ -97,6 +97,26 @@ def test_the_operators_guide_names_every_verb(group: Any) -> None:
     assert set(group.commands) - set(re.findall(r"[a-z]+", text)) == set()
 
 
+def test_settings_that_the_documents_name_exist() -> None:
+    """A key that was renamed is renamed in the guide, too."""
+    keys: dict[str, set[str]] = {}
+    table = ""
+    for line in (ROOT / "config.example.toml").read_text(encoding="utf-8").splitlines():
+        if head := re.match(r"\[(\w+)\]$", line):
+            table = head[1]
+        elif key := re.match(r"(?:# )?(\w+) = ", line):
+            keys.setdefault(table, set()).add(key[1])
+    pages = [ROOT / "README.md", *(page for page in (ROOT / "docs").glob("*.md") if page.name != "LOG.md")]
+    named = [
+        (page.name, *each)
+        for page in pages
+        for each in re.findall(r"`(\w+)\.(\w+)(?:`| = )|\[(\w+)\] (\w+)", page.read_text(encoding="utf-8"))
+    ]
+    pairs = {(page, a or c, b or d) for page, a, b, c, d in named if (a or c) in keys and (b or d) != "py"}
+    assert len(pairs) > 50
+    assert {pair for pair in pairs if pair[2] not in keys[pair[1]]} == set()
+
+
 def test_links_of_the_documents_lead_somewhere() -> None:
     """A link to a file of ours has the file, and one to a heading has the heading."""
     pages = (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"))
