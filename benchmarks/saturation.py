@@ -7,7 +7,8 @@ The evaluation is the night's own: all arms over every problem, graded in the sa
 asks the same prompts with the same seeds and decode, in the same order, as many at once, and does nothing else. Both
 take turns: plain, evaluation, evaluation, plain. Processor seconds are printed beside: other load moves them less.
 
-usage: python -m benchmarks.saturation [--problems 200] [--samples 8] [--concurrency 16] [--base demo/base] [--alike]
+usage: python -m benchmarks.saturation [--problems 200] [--samples 8] [--concurrency 16] [--workers 2]
+       [--base demo/base] [--alike]
 """
 
 from __future__ import annotations
@@ -168,6 +169,7 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=2, help="runs at once in the sandbox")
     parser.add_argument("--base", type=Path, default=Path("demo/base"))
     parser.add_argument("--alike", action="store_true", help="both arms give the same answers")
     o = parser.parse_args()
@@ -185,7 +187,7 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         served, url = stack.enter_context(engine(folder, o.base, o.concurrency))
-        sandbox = stack.enter_context(BubblewrapSandbox(workers=2))
+        sandbox = stack.enter_context(BubblewrapSandbox(workers=o.workers))
         plain(url, arms, problems[: max(4, o.problems // 10)], o.concurrency)  # both models are warm
         for night, kind in enumerate(("plain", "evaluation", "evaluation", "plain"), 1):
             before = spent()

@@ -6,9 +6,9 @@ Every worker is one long-lived `bwrap` with the program of `inside` in it: no ne
 environment or descriptors, a read-only system, a small tmpfs, private /proc and /dev, user, mount, process, ipc and
 uts namespaces, and the seccomp filter of `seccomp.py`. A run is a fork in there: own session, rlimits on processor
 time, memory, processes, file size and descriptors, a limit on the memory of all its processes, wall clock, output
-cap; afterwards everything it left is killed and wiped. A worker that cannot be proven clean is replaced. Started by
-root, runs get a uid of their own in a namespace that knows it; started by a user, a namespace that knows that user
-only.
+cap; afterwards everything it left is killed and wiped. A worker that cannot be proven clean is replaced. What outlives
+a run is a compiled test, in memory that no fork has but those of runs with the very same test. Started by root, runs
+get a uid of their own in a namespace that knows it; started by a user, a namespace that knows that user only.
 Nothing of a repository is in there but the files of the job and of its surroundings (the tree at one commit, and what
 was prepared for it, both read-only): no `.git`, no later commit, no gold solution. A worker serves one set of
 surroundings, with the environment's Python where there is one, and is replaced where the next job has others.
