@@ -155,6 +155,11 @@ def test_another_context_reloads(old: Client) -> None:
         assert old.http.get("/api/ps").json()["models"][0]["context_length"] == got
 
 
+def test_a_load_is_seen_by_the_next_poll(old: Client) -> None:
+    """However small a model is, its load takes one poll of 250 ms at least, as by the real server."""
+    assert old.generate("base:1", options=GREEDY | {"num_ctx": 160}).json()["load_duration"] >= 249_000_000
+
+
 def test_a_running_answer_is_finished_before_the_adapter_changes(old: Client) -> None:
     """The stream on the base goes on to its end, and only then is the adapter's request answered."""
     ended: list[str] = []
