@@ -1,4 +1,4 @@
-"""What the evidence behind simple self-distillation does not cover of a night: said, never forbidden."""
+"""What makes a night's result worth less than it looks: said, never forbidden."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ PROMPTS = 2_000
 """The paper (arXiv 2604.01193) trains on some 10,000 prompts and looks at no small sets; from here on is judgement."""
 PRODUCT = (0.8, 1.8)
 """Where T_train times T_eval lies for the paper's gains (table 3, but for one model at 0.56; figures 10 and 11)."""
+
+_OTHER_PROMPT = (
+    "the engine puts prompts to the model otherwise than the trainer did (another chat template, or a system prompt "
+    "of the base's): part of what was learned waits for a beginning that never comes"
+)
 
 
 def cautions(arm: str, prompts: int, t_train: float, t_eval: Sequence[float]) -> tuple[str, ...]:
@@ -36,6 +41,13 @@ def of_plan(plan: Mapping[str, Any]) -> tuple[str, ...]:
         return cautions(plan["arm"], len(plan["train"]), plan["sampling"]["temperature"], served)
     except KeyError:
         return ()
+
+
+def of_install(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the cautions of a night's install on file: a model that is asked otherwise than it was taught."""
+    if (result.get("fidelity") or {}).get("prompted") is not False:
+        return ()
+    return (_OTHER_PROMPT,)
 
 
 def served_at(manage: str, temperature: float, tau_grid: Sequence[float]) -> tuple[float, ...]:

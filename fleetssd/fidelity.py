@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -31,6 +32,8 @@ OVERLAP = 0.4
 """Fewer tokens in common, or than this share of those in common for the base, are another model's."""
 FLOOR = -50.0
 """Nats below which a probability is rounding: a baked temperature stretches the tail."""
+_BEGINNING = re.compile(r"(<[^<>\s]+>|\[BOS\])?\s*")
+"""Nothing, or the one token that begins a text: <s>, <bos>, <|begin_of_text|>, <|startoftext|>."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +46,15 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """What the trainer's own model said to a training prompt, without the adapter and with it."""
+    """What the trainer's own model said to a training prompt, without the adapter and with it.
+
+    `rendered` is the prompt as the tokenizer's chat template put it to the model, '' where a trainer noted none.
+    """
 
     prompt: str
     base: Said
     adapted: Said
+    rendered: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,8 @@ class Fidelity:
     By likelihoods all numbers are means over `compared` tokens, in nats of log-odds: `noise` is |engine's base -
     trainer's base|, `effect` what the adapter changed at the trainer's, `gap` how much the engine's change differs from
     that, and `strength` the engine's change in units of the trainer's (least squares; None where it cannot be read).
-    By greedy answers they are shares of the text that differ, over `compared` prompts.
+    By greedy answers they are shares of the text that differ, over `compared` prompts. `prompted` says whether the
+    engine puts a prompt to the model as the trainer did, None where one of them does not tell.
     """
 
     by: Literal["likelihoods", "greedy"]
@@ -68,12 +76,16 @@ class Fidelity:
     bound: float
     strength: float | None
     flaw: str
+    prompted: bool | None = None
 
 
 def read_witnesses(table: Any) -> tuple[Witness, ...]:
     """Read what `write_witnesses` wrote, after a round trip through JSON. Raises Corrupt."""
     try:
-        return tuple(Witness(str(row["prompt"]), _said(row["base"]), _said(row["adapted"])) for row in table["prompts"])
+        return tuple(
+            Witness(str(row["prompt"]), _said(row["base"]), _said(row["adapted"]), str(row.get("rendered", "")))
+            for row in table["prompts"]
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Corrupt(f"not what a trainer leaves of its model: {error}", hint="Train the night again.") from None
 
@@ -86,6 +98,7 @@ def write_witnesses(witnesses: Sequence[Witness]) -> dict[str, Any]:
                 "prompt": one.prompt,
                 "base": {"first": dict(one.base.first), "greedy": one.base.greedy},
                 "adapted": {"first": dict(one.adapted.first), "greedy": one.adapted.greedy},
+                "rendered": one.rendered,
             }
             for one in witnesses
         ]
@@ -130,6 +143,17 @@ def by_greedy(witnesses: Sequence[Witness], base: Sequence[str], served: Sequenc
     bound = max(GREEDY_TOLERANCE, NOISE * noise)
     flaw = f"answers otherwise than what was trained: {gap:.0%} of the text differs" if gap > bound else ""
     return Fidelity("greedy", len(witnesses), noise, effect, gap, bound, None, flaw)
+
+
+def same_prompt(trained: str, served: str | None) -> bool | None:
+    """Tell whether two renderings of one prompt are the same; None where one is not told.
+
+    A token that begins every text is the engine's to add and the template's to write: either spelling is the same.
+    """
+    if not trained or served is None:
+        return None
+    shorter, longer = sorted((trained.strip(), served.strip()), key=len)
+    return longer.endswith(shorter) and _BEGINNING.fullmatch(longer[: len(longer) - len(shorter)]) is not None
 
 
 def _said(table: Mapping[str, Any]) -> Said:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from fleetssd.canary import Canary, running
-from fleetssd.cautions import of_plan
+from fleetssd.cautions import of_install, of_plan
 from fleetssd.challengers import ruled, standing
 from fleetssd.checkpoints import Checkpoint, Night, StageRow, Swap
 from fleetssd.origins import trained_round
@@ -193,7 +193,7 @@ def _night_line(night: Night) -> dict[str, Any]:
         "state": night.state,
         "verdict": verdict.kind if verdict else None,
         "reason": verdict.reason if verdict else night.failure,
-        "cautions": list(of_plan(night.plan)),
+        "cautions": [*of_plan(night.plan), *(said for row in night.stages for said in of_install(row.result))],
         "artefact": verdict.artefact if verdict else None,
         **_scores(evidence),
         "stages": [_stage_line(row) for row in night.stages],

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fleetssd.advice import ADVICE
 from fleetssd.errors import Rejected, Transient
-from fleetssd.fidelity import GREEDY_TOKENS, Fidelity, Witness, by_greedy, by_likelihoods
+from fleetssd.fidelity import GREEDY_TOKENS, Fidelity, Witness, by_greedy, by_likelihoods, same_prompt
 from fleetssd.ports import Completion, Engine, Prompt
 from fleetssd.recipe import Sampling
 
@@ -19,12 +19,12 @@ HINT = "The night's folder keeps the adapter and the training log."
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """What a model said: its prompt as rendered, its answers, and what the witnesses' prompts begin with.
+    """What a model said: two prompts as rendered, the first witness's last; answers; the witnesses' first tokens.
 
     `greedy` is empty where `first` tells the likelihoods.
     """
 
-    rendered: str | None
+    rendered: Sequence[str | None]
     answers: Sequence[Completion]
     first: Sequence[Mapping[str, float]]
     greedy: Sequence[str]
@@ -79,7 +79,7 @@ class Smoke:
     def _hear(self, model: str) -> _Heard:
         asked = [witness.prompt for witness in self.witnesses]
         prompts = self.prompts or PROMPTS
-        rendered = self.engine.rendered(model, prompts[0])
+        rendered = [self.engine.rendered(model, text) for text in (prompts[0], *asked[:1])]
         answers = self._ask(model, prompts, min(TOKENS, self.decode.max_tokens))
         first = self.engine.first_tokens(model, asked) if asked else []
         greedy = [] if all(first) else [answer.text for answer in self._ask(model, asked, GREEDY_TOKENS)]
@@ -92,10 +92,12 @@ class Smoke:
             raise Transient(f"the engine failed on some of {len(prompts)} prompts to {model}", hint="Its log says why.")
         return answers
 
-    def _compare(self, base: _Heard, found: _Heard, tau: float) -> Fidelity | None:
+    def _compare(self, base: _Heard, found: _Heard, tau: float) -> Fidelity:
         if base.greedy and found.greedy:
-            return by_greedy(self.witnesses, base.greedy, found.greedy)
-        return by_likelihoods(self.witnesses, base.first, found.first, tau)
+            fidelity = by_greedy(self.witnesses, base.greedy, found.greedy)
+        else:
+            fidelity = by_likelihoods(self.witnesses, base.first, found.first, tau)
+        return replace(fidelity, prompted=same_prompt(self.witnesses[0].rendered, base.rendered[-1]))
 
 
 def _flaw(base: Sequence[Completion], candidate: Sequence[Completion], *, changed: bool) -> str:

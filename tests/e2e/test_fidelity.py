@@ -104,10 +104,11 @@ def blocks_exchanged(alpha: float, tensors: Tensors) -> tuple[float, Tensors]:
 
 
 def test_the_adapter_that_was_trained_is_served_at_its_strength(bench: Bench) -> None:
-    """On a quantised base the change has strength 1 within 2 %, and a gap within the noise."""
+    """On a quantised base: strength 1 within 2 %, a gap within the noise, and the prompt as it was trained."""
     found = bench.install("adapter", adapter(bench, lambda *same: same), "adapter-registry")
     assert found is not None
     assert found.by == "likelihoods"
+    assert found.prompted
     assert found.strength == pytest.approx(1.0, abs=0.02)
     assert found.gap < found.bound
     assert found.compared >= 30

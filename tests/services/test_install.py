@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from fleetssd.checkpoints import Checkpoint
 from fleetssd.errors import Corrupt, Misconfigured, Rejected, Transient
 from fleetssd.fidelity import Said, Witness
-from fleetssd.operations.install import install
+from fleetssd.operations.install import Installed, install
 from fleetssd.ports import Completion, Prompt
 from fleetssd.recipe import Lora, NightPlan, Sampling
 from tests.fakes import FakeEngine, Killed
@@ -46,12 +47,15 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(engine: FakeEngine, folder: Path, files: dict[str, str], **more: Any) -> Checkpoint:
+    """Install and return the checkpoint."""
+    return tried(engine, folder, files, **more).checkpoint
+
+
+def tried(engine: FakeEngine, folder: Path, files: dict[str, str], **more: Any) -> Installed:
     """Install with what all tests share."""
     told: dict[str, Any] = {"road": "adapter-registry", "tau": 1.0, "prompts": ["one", "two"], "witnesses": ()}
     told |= {"now": NOW} | more
-    return install(
-        engine, plan=PLAN, base_model=BASE, alias="fleet-coder:latest", folder=folder, files=files, **told
-    ).checkpoint
+    return install(engine, plan=PLAN, base_model=BASE, alias="fleet-coder:latest", folder=folder, files=files, **told)
 
 
 def test_an_adapter_sits_beside_the_base(engine: FakeEngine, folder: Path) -> None:
@@ -233,6 +237,15 @@ def test_an_engine_without_log_probabilities_is_held_to_the_answers(engine: Fake
     says[NAME] = "xyz"
     with pytest.raises(Rejected, match="answers otherwise than what was trained"):
         run(engine, folder, {"adapter": ADAPTER}, witnesses=[WITNESS])
+
+
+def test_the_prompt_that_was_trained_is_held_against_the_engines(engine: FakeEngine, folder: Path) -> None:
+    """An engine that puts a prompt to its models as the trainer did is told from one with a template of its own."""
+    engine.first = {BASE: FLAT, NAME: STEEP}
+    for rendered, prompted in (("", None), ("Say a.", True), ("[user] Say a.", False)):
+        found = tried(engine, folder, {"adapter": ADAPTER}, witnesses=[replace(WITNESS, rendered=rendered)])
+        assert found.fidelity is not None
+        assert found.fidelity.prompted is prompted
 
 
 def test_an_adapter_may_leave_greedy_answers_alone(engine: FakeEngine, folder: Path) -> None:

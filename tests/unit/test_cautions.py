@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fleetssd.cautions import cautions, of_plan, served_at
+from fleetssd.cautions import cautions, of_install, of_plan, served_at
 from fleetssd.config import Decode, Recipe
 
 PLAN: dict[str, Any] = {
@@ -45,3 +45,20 @@ def test_the_defaults_temperatures_are_inside() -> None:
     recipe, decode = Recipe(), Decode()
     served = served_at(decode.manage, decode.temperature, decode.tau_grid)
     assert cautions(recipe.arm, 2_000, recipe.t_train, served) == ()
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ({"fidelity": {"prompted": False}}, 1),
+        ({"fidelity": {"prompted": True}}, 0),
+        ({"fidelity": {"prompted": None}}, 0),
+        ({"fidelity": {"by": "greedy"}}, 0),
+        ({"fidelity": None}, 0),
+        ({}, 0),
+    ],
+    ids=["another", "the same", "untold", "of an older night", "not compared", "another stage"],
+)
+def test_a_prompt_that_is_put_otherwise_than_it_was_trained_is_said(result: dict[str, Any], said: int) -> None:
+    """Only where both are known and differ."""
+    assert len(of_install(result)) == said

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetssd.errors import Corrupt
-from fleetssd.fidelity import Said, Witness, by_greedy, by_likelihoods, read_witnesses, write_witnesses
+from fleetssd.fidelity import Said, Witness, by_greedy, by_likelihoods, read_witnesses, same_prompt, write_witnesses
 
 TOKENS = [f"t{number}" for number in range(40)]
 
@@ -143,3 +143,28 @@ def test_anything_else_is_corrupt(table: object) -> None:
     """A file that is no trainer's is named so."""
     with pytest.raises(Corrupt):
         read_witnesses(table)
+
+
+CHAT = "<|im_start|>user\nSay a.<|im_end|>\n<|im_start|>assistant\n"
+SYSTEM = "<|im_start|>system\nYou are kind.<|im_end|>\n"
+
+
+@pytest.mark.parametrize(
+    ("trained", "served", "same"),
+    [
+        (CHAT, CHAT, True),
+        (f"<s>{CHAT}", CHAT, True),
+        (CHAT, f"<|begin_of_text|>{CHAT}", True),
+        (CHAT, f"{SYSTEM}{CHAT}", False),
+        (CHAT, f"{CHAT}<think>\n\n</think>\n\n", False),
+        (CHAT, "User: Say a.\nAssistant:", False),
+        (CHAT, None, None),
+        ("", CHAT, None),
+    ],
+    ids=["equal", "trainer's bos", "engine's bos", "a system prompt", "no thinking", "another", "untold", "unnoted"],
+)
+def test_a_prompt_is_the_same_but_for_the_token_that_begins_every_text(
+    trained: str, served: str | None, same: bool | None
+) -> None:
+    """Another template, another end or a system prompt is another prompt; a beginning-of-text token is none."""
+    assert same_prompt(trained, served) is same

@@ -63,6 +63,11 @@ def question_ids(tokenizer: Any, prompt: str) -> list[int]:
     return _ids(tokenizer, _question(prompt), add_generation_prompt=True)
 
 
+def question_text(tokenizer: Any, prompt: str) -> str:
+    """Render a prompt up to where the answer begins, as text."""
+    return str(tokenizer.apply_chat_template(_question(prompt), tokenize=False, add_generation_prompt=True))
+
+
 def load_tokenizer(transformers: Any, base: Path) -> Any:
     """Read the base's tokenizer. Raises Misconfigured."""
     try:

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fleetssd.adapters.backends.rows import question_ids
+from fleetssd.adapters.backends.rows import question_ids, question_text
 from fleetssd.fidelity import GREEDY_TOKENS, TOP, Said, Witness
 from fleetssd.training import Row
 
@@ -45,11 +45,11 @@ def _one(tokenizer: Any, prompt: str, ids: Sequence[int], plain: tuple[Any, str]
     # The tokens that either finds likely: an engine lists its own twenty of each.
     likely = {int(token) for values, _ in (plain, adapted) for token in np.argsort(values)[-TOP:]}
     texts = _texts(tokenizer, ids[-1], likely)
-    said = (
+    base, trained = (
         Said({text: float(values[token]) for text, token in texts.items() if np.isfinite(values[token])}, greedy)
         for values, greedy in (plain, adapted)
     )
-    return Witness(prompt, *said)
+    return Witness(prompt, base, trained, question_text(tokenizer, prompt))
 
 
 def _texts(tokenizer: Any, before: int, tokens: set[int]) -> dict[str, int]:
