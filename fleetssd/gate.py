@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -241,7 +242,8 @@ def _verdict(
         return "reject", harm
     if missing := _missing(e, policy, gains):
         return "keep", missing
-    moved = f"pass@1 moved by {_pp(gains.tonight)}{_e(gains)}; pass@{e.k} by {_pp(gains.lift_k)}"
+    grown = f", {_e(e, gains)}" if e.design else ""
+    moved = f"pass@1 moved by {_pp(gains.tonight)}{grown}; pass@{e.k} by {_pp(gains.lift_k)}"
     return "promote", f"{moved}; no probe alarm{_guarded(e)}"
 
 
@@ -274,8 +276,11 @@ def _missing(e: Evidence, policy: Policy, gains: _Gains) -> str:
     problems, seen = gains.tonight.problems, f"{100 * gains.detectable:.1f} pp"
     if problems < policy.min_problems:
         return f"{problems} held-out problems are too few to show anything; {policy.min_problems} are needed"
+    if not gains.shown and e.design is None:
+        return f"no gain shown: {_pp(gains.tonight)}; the smallest detectable effect was {seen}"
     if not gains.shown:
-        return f"no gain shown: {_pp(gains.tonight)}{_e(gains)}; the smallest detectable effect was {seen}"
+        decides = "which decides where the evaluation may stop early"
+        return f"no gain shown: {_e(e, gains)}, {decides}; pass@1 moved by {_pp(gains.tonight)}"
     if _beyond_margin(gains.lift_k, policy):
         return f"pass@{e.k} moved by {_pp(gains.lift_k)}, beyond {_margin(policy)}"
     if unproven := [guard.sentence for guard in e.guards if guard.state == "open"]:
@@ -301,8 +306,10 @@ def _margin(policy: Policy) -> str:
     return f"the margin of {100 * policy.pass_k_margin:.1f} pp"
 
 
-def _e(gains: _Gains) -> str:
-    return "" if gains.e_value is None else f" (e-value {gains.e_value:.3g})"
+def _e(e: Evidence, gains: _Gains) -> str:
+    """Render the e-value with what it needs: beside it an interval may lie above 0 and show nothing."""
+    assert e.design is not None  # noqa: S101  the callers looked
+    return f"e-value {gains.e_value:.3g} of {math.exp(e.design.enough):.3g} needed"
 
 
 def _pp(gain: Estimate) -> str:

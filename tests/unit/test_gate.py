@@ -268,11 +268,12 @@ def test_where_the_evaluation_could_stop_the_e_value_decides() -> None:
     assert waiting.kind == "keep"
     assert waiting.e_value is not None
     assert waiting.e_value < 1 / 0.03
-    assert f"(e-value {waiting.e_value:.3g}); the smallest detectable" in waiting.reason
+    assert waiting.reason.startswith(f"no gain shown: e-value {waiting.e_value:.3g} of {1 / BET.alpha:.3g} needed, ")
     grown = decide(evidence(design=BET), Gate())
     assert grown.kind == "promote"
     assert grown.e_value is not None
     assert grown.e_value >= 1 / 0.03
+    assert f", e-value {grown.e_value:.3g} of {1 / BET.alpha:.3g} needed; pass@" in grown.reason
     assert decide(slight, Gate()).e_value is None
 
 
