@@ -47,6 +47,8 @@ def check(
         out.print(f"[dim]settings[/] {escape(str(config_path(context)))}", highlight=False)
         for name, error in results:
             _line(name, error)
+    for sentence in _later(given):
+        err.print(f"[dim]later:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
     served = served_at(given.decode.manage, given.decode.temperature, given.decode.tau_grid)
     for sentence in cautions(given.recipe.arm, given.recipe.prompts, given.recipe.t_train, served):
         err.print(f"[dim]caution:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
@@ -76,6 +78,16 @@ def _checks(given: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
         yield "guards.lm_eval_command is installed", lambda: _done(wiring.open_harness(given))
     yield "git is installed", lambda: _program("git", "apt-get install git")
     yield f"model-written code runs in {given.evaluation.sandbox}", lambda: _opens(given)
+
+
+def _later(given: Settings) -> Iterator[str]:
+    """Yield what the first night will ask for, where it would be by default and is not: polling does without it."""
+    from fleetssd.operations.learn import Base  # noqa: PLC0415
+
+    base = Base.named(given)
+    for key, named, path in (("weights", given.base.weights, base.weights), ("gguf", given.base.gguf, base.gguf)):
+        if named is None and not path.exists():
+            yield f"a night needs the base at {path}, or where base.{key} says"
 
 
 def _opens(given: Settings) -> None:

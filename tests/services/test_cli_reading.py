@@ -182,6 +182,16 @@ def test_good_settings_check_out(folder: Path, capsys: pytest.CaptureFixture[str
     assert "secret-token" not in "".join(capsys.readouterr())
 
 
+def test_what_the_first_night_will_need_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A base that is named nowhere is no fault of the settings, and no surprise at night."""
+    plain = call(folder, "config", "check")
+    assert capsys.readouterr().err.count("later: a night needs the base at ") == 2
+    (folder / "data" / "base" / "hf").mkdir(parents=True)
+    (folder / "data" / "base" / "base.gguf").touch()
+    assert call(folder, "config", "check") == plain
+    assert "later:" not in capsys.readouterr().err
+
+
 def test_what_the_evidence_does_not_cover_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Too cold a product of temperatures, and few prompts, are cautions beside the checks and change no exit code."""
     plain = call(folder, "config", "check")
