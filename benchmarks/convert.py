@@ -285,7 +285,7 @@ def against_reference(options: argparse.Namespace, scratch: Path, adapter: Path)
 def main() -> None:
     """Make the inputs, build both artefacts in turn with copies, and print the claim as one JSON object, last."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--layers", type=int, default=LAYERS, help=f"layers; the model itself has {LAYERS}")
+    parser.add_argument("--layers", type=int, default=LAYERS, help=f"layers; the claim is about {LAYERS}")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is built and copied (default 5)")
     parser.add_argument("--type", choices=("F16", "F32"), default="F16", help="of the adapter (default F16)")
     parser.add_argument("--dir", type=Path, help="where to write; needs three times the base")
@@ -314,7 +314,8 @@ def main() -> None:
             "merged",
             [*alternating("merged", options.rounds, lambda out: built("merged", adapter, base, out), scratch, base)],
         )
-    holds = merged["over_copy"] <= MERGE_GOAL and merged["mib"] <= MEMORY_GOAL * 1024
+    whole = options.layers == LAYERS  # the copy of a small file ends in memory, before the disk has to keep pace
+    holds = whole and merged["over_copy"] <= MERGE_GOAL and merged["mib"] <= MEMORY_GOAL * 1024
     if reference:
         holds = (
             holds and reference["faster"] >= FASTER_GOAL and reference["ours_mib"] * SMALLER_GOAL <= reference["mib"]
