@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--concurrency", type=int, default=16)
-    parser.add_argument("--workers", type=int, default=2, help="runs at once in the sandbox")
+    parser.add_argument("--workers", type=int, default=1, help="runs at once in the sandbox; the engine has one core")
     parser.add_argument("--base", type=Path, default=Path("demo/base"))
     parser.add_argument("--alike", action="store_true", help="both arms give the same answers")
     o = parser.parse_args()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, MutableMapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -105,7 +105,9 @@ class Examiner:
         if self.mark is None:
             self._remember((row for kept in rows.values() for row in kept), cast("Sequence[Problem]", problems))
         del rows  # every answer's text
-        with _Line(total, self.progress) as line:
+        models = {arm.model for arm in arms}
+        files = {model: self.engine.blob_of(model) for model in models} if len(models) > 1 else {}
+        with _Line(total, self.progress, files) as line:
             seen = 0
             for block in blocks(problems, LOOKS if stop else BLOCKS):
                 for arm in arms:
@@ -168,16 +170,16 @@ class _Line:
     An error of either ends the block with it; what was not begun by then is dropped.
     """
 
-    def __init__(self, total: int, progress: Progress) -> None:
-        self._total, self._progress, self._done = total, progress, 0
+    def __init__(self, total: int, progress: Progress, files: Mapping[str, str]) -> None:
+        self._total, self._progress, self._done, self._files = total, progress, 0, files
         self._askers = ThreadPoolExecutor(AHEAD, thread_name_prefix="ask")
         self._grader = ThreadPoolExecutor(1, thread_name_prefix="grade")
         self._asking: deque[tuple[Future[Callable[[], None]], int, Arm]] = deque()
         self._grading: deque[Future[None]] = deque()
 
     def put(self, arm: Arm, answers: int, ask: Callable[[], Callable[[], None]]) -> None:
-        """Ask a part as soon as fewer than AHEAD are being asked, and no other model: two that share a file evict."""
-        while len(self._asking) >= AHEAD or (self._asking and self._asking[-1][2].model != arm.model):
+        """Ask a part as soon as fewer than AHEAD are being asked, and none whose model this one would evict."""
+        while len(self._asking) >= AHEAD or (self._asking and self._evicts(self._asking[-1][2].model, arm.model)):
             self._answered()
         self._asking.append((self._askers.submit(ask), answers, arm))
 
@@ -187,6 +189,10 @@ class _Line:
             self._answered()
         while self._grading:
             self._grading.popleft().result()
+
+    def _evicts(self, one: str, other: str) -> bool:
+        """Tell whether two models are one file with different adapters: an Ollama has but one of these loaded."""
+        return one != other and self._files[one] == self._files[other]
 
     def _answered(self) -> None:
         future, answers, arm = self._asking.popleft()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 
 from fleetssd.adapters.store import SqlStore
 from fleetssd.operations.evaluate import BASE, CANDIDATE, Arm, Examiner, grade
-from fleetssd.ports import Completion, Grade, Job, Progress
+from fleetssd.ports import Completion, Grade, Job, Progress, Prompt
 from fleetssd.problems import Outcome, Problem
 from fleetssd.recipe import Sampling
 from tests.fakes import FakeEngine, FakeSandbox
@@ -53,6 +54,37 @@ def examine(store: SqlStore, sandbox: Counting, *asked: Arm) -> None:
     engine = FakeEngine()
     engine.answer = lambda _model, prompt: WRONG if prompt.seed % 2 else RIGHT
     Examiner(1, 7, store, engine, sandbox, lambda *_: None).examine(asked, [PROBLEM])
+
+
+class Watched(FakeEngine):
+    """Two models, each asked once; the first answers when the second is asked too, or when none comes."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        super().__init__()
+        self.models = {f"m{at}": (f"digest {at}", file, None) for at, file in enumerate(files)}
+        self.both = threading.Barrier(2)
+        self.together: list[bool] = []
+
+    def complete(
+        self, model: str, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress
+    ) -> list[Completion]:
+        """Note whether another model is being asked too."""
+        try:
+            self.both.wait(30.0 if self.models["m0"][1] != self.models["m1"][1] else 0.2)
+        except threading.BrokenBarrierError:
+            self.together.append(False)
+        else:
+            self.together.append(True)
+        return [RIGHT] * len(prompts)
+
+
+@pytest.mark.parametrize("files", [("one", "other"), ("one", "one")], ids=["two files", "one file"])
+def test_models_that_would_evict_each_other_are_not_asked_together(store: SqlStore, files: tuple[str, str]) -> None:
+    """An adapter and its base are one file, and an engine has one of them loaded; others leave it no idle slot."""
+    engine = Watched(files)
+    asked = [Arm(name, model, DECODE, 8) for name, model in zip((BASE, CANDIDATE), engine.models, strict=True)]
+    Examiner(1, 7, store, engine, Counting(), lambda *_: None).examine(asked, [PROBLEM])
+    assert engine.together == [files[0] != files[1]] * 2
 
 
 def test_equal_answers_of_two_arms_are_run_once(store: SqlStore) -> None:
