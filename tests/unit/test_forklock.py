@@ -109,4 +109,4 @@ def test_a_decode_keeps_the_top_of_a_distribution(weights: list[float], temperat
     found = decoded(shares, temperature, top_p)
     assert found.sum() == pytest.approx(1.0)
     if (found == 0).any():
-        assert shares[found == 0].max() <= shares[found > 0].min()
+        assert shares[found == 0].max() <= shares[found > 0].min() * (1 + 1e-12)  # a power can make equal what was not
