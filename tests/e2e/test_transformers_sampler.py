@@ -133,3 +133,12 @@ def test_a_sampler_that_died_puts_the_night_off(tiny_model: tiny.Tiny) -> None:
         os.kill(sampler.pid, 9)
         with pytest.raises(Transient, match="gone"):
             sampler.sample([Prompt("x", 1)], DECODE, lambda *_: None)
+
+
+def test_a_child_that_cannot_begin_is_heard(tmp_path: Path) -> None:
+    """The last line of what it wrote to stderr is the reason that is given."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho Traceback >&2\necho 'No module named torch' >&2\nexit 1\n")
+    python.chmod(0o755)
+    with pytest.raises(Misconfigured, match="No module named torch$"):
+        TransformersSampler(tmp_path, context=64, python=python).__enter__()

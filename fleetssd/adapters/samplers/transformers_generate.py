@@ -13,10 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import fleetssd
 from fleetssd.adapters.samplers.drawing import GONE, Meter
 from fleetssd.errors import Misconfigured, Transient
 from fleetssd.ports import Completion, Progress, Prompt
 from fleetssd.recipe import Sampling
+
+_ROOT = Path(fleetssd.__file__).resolve().parents[1]
+"""Where the child finds this package, by whichever Python it runs."""
 
 
 class TransformersSampler:
@@ -49,19 +53,22 @@ class TransformersSampler:
         threads = {"OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "PASSIVE"}
         self._compiled = tempfile.TemporaryDirectory(prefix="fleetssd-")  # Unsloth writes what it compiles somewhere
         quiet |= {"UNSLOTH_AUTO_INSTALL": "0", "UNSLOTH_COMPILE_LOCATION": self._compiled.name}
-        self._child = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | quiet | threads,
-            text=True,
-        )
+        words = Path(self._compiled.name, "stderr")
+        with words.open("wb") as heard:
+            self._child = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=heard,
+                env=os.environ | quiet | threads | {"PYTHONPATH": str(_ROOT)},
+                text=True,
+            )
         told = self._read()
         if "engine" not in told:
+            last = " ".join(words.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:])
             self.__exit__(None, None, None)
             raise Misconfigured(
-                f"{self._library} does not load {self._weights}: {told.get('error', 'it ended at once')}",
+                f"{self._library} does not load {self._weights}: {told.get('error') or last or 'it ended at once'}",
                 hint="[base] weights names a Hugging Face folder; `pip install 'fleetssd[train]'` brings transformers, "
                 "`fleetssd[unsloth]` Unsloth.",
             )
