@@ -7,7 +7,7 @@ The evaluation is the night's own: all arms over every problem, graded in the sa
 asks the same prompts with the same seeds and decode, in the same order, as many at once, and does nothing else. Both
 take turns: plain, evaluation, evaluation, plain. Processor seconds are printed beside: other load moves them less.
 
-usage: python -m benchmarks.saturation [--problems 200] [--samples 8] [--concurrency 16] [--workers 2]
+usage: python -m benchmarks.saturation [--problems 200] [--samples 8] [--concurrency 16] [--workers 1]
        [--base demo/base] [--alike]
 """
 
