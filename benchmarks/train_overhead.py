@@ -204,7 +204,7 @@ def shown(ratio: float, bounds: Sequence[float]) -> str:
 
 def table(rounds: Sequence[Round]) -> str:
     """Return what each side took, round by round; a row of a round that was stopped ends with its steps."""
-    rows = [f"{'':22}{'wall s':>8}{'processor s':>13}{'first step s':>14}{'a step s':>10}{'steps':>7}"]
+    rows = [f"{'':22}{'wall s':>8}{'processor s':>13}{'1st told at s':>14}{'a step s':>10}{'steps':>7}"]
     for number, each in enumerate(rounds, start=1):
         for side in (each.ours, each.bare):
             gaps = [b - a for a, b in itertools.pairwise(side.told)] or [math.nan]
@@ -260,10 +260,11 @@ def claim(rounds: Sequence[Round], mine: Side, options: argparse.Namespace) -> d
         wall, wall_in = paired, paired_in
     trained = min((side.told[-1] - side.told[0] for each in whole for side in (each.ours, each.bare)), default=0.0)
     made = max((len(each.ours.told) for each in rounds), default=0)
-    first = statistics.median([each.ours.told[0] for each in rounds if each.ours.told] or [math.nan])
     parent = max((each.ours.said["adapter"]["parent"] for each in whole), default=0.0)
     digests = {side.said["adapter"]["digest"] for each in whole for side in (each.ours, each.bare)}
     step = trained / max(1, made - 1)
+    # A step is told when it ends: the first one began about a step earlier.
+    first = statistics.median([each.ours.told[0] - step for each in whole] or [math.nan])
     meets = {
         "wall": wall <= WALL_GOAL,
         "own_step": 1000 * own_["step"] <= STEP_GOAL_MS,
@@ -285,7 +286,7 @@ def claim(rounds: Sequence[Round], mine: Side, options: argparse.Namespace) -> d
         "steps_ratio": {"value": rounded(paired, 4), "interval": [rounded(bound, 4) for bound in paired_in]},
         "step_seconds": rounded(step, 3),
         "trained_seconds": rounded(trained, 1),
-        "first_step_seconds": rounded(first, 2),
+        "to_first_step_seconds": rounded(first, 2),
         "own_ms_a_step": rounded(1000 * own_["step"], 3),
         "own_seconds_a_job": rounded(own_["job"] + parent, 3),
         "load": round(os.getloadavg()[0], 1),

@@ -30,10 +30,8 @@ def witness(next_tokens: NextTokens, tokenizer: Any, rows: Sequence[Row]) -> tup
     """Ask a trained model with and without its adapter for its first tokens and for a greedy answer's start."""
     prompts = sorted({row.prompt for row in rows}, key=lambda text: (len(text), text))[:PROMPTS]
     asked = [question_ids(tokenizer, prompt) for prompt in prompts]
-    plain, adapted = (next_tokens(asked, with_adapter) for with_adapter in (False, True))
-    plain_answers, answers = (
-        _greedy(next_tokens, tokenizer, asked, first, with_adapter=with_adapter)
-        for with_adapter, first in ((False, plain), (True, adapted))
+    (plain, plain_answers), (adapted, answers) = (  # all of one before the other: to switch walks the whole model
+        _heard(next_tokens, tokenizer, asked, with_adapter=with_adapter) for with_adapter in (False, True)
     )
     return tuple(
         _one(tokenizer, prompt, ids, (plain[at], plain_answers[at]), (adapted[at], answers[at]))
@@ -66,10 +64,14 @@ def _texts(tokenizer: Any, before: int, tokens: set[int]) -> dict[str, int]:
     return {text: found[0] for text, found in named.items() if len(found) == 1}
 
 
-def _greedy(
-    next_tokens: NextTokens, tokenizer: Any, asked: Sequence[Sequence[int]], first: Any, *, with_adapter: bool
-) -> list[str]:
-    """Go on with all texts in step, past an end too, so that they stay one batch; what follows an end is cut off."""
+def _heard(
+    next_tokens: NextTokens, tokenizer: Any, asked: Sequence[Sequence[int]], *, with_adapter: bool
+) -> tuple[Any, list[str]]:
+    """Return the log-probabilities of first tokens, and how each text goes on greedily.
+
+    All texts go on in step, past an end too, so that they stay one batch; what follows an end is cut off.
+    """
+    first = next_tokens(asked, with_adapter)
     texts, values, answers = [list(ids) for ids in asked], first, [list[int]() for _ in asked]
     while True:
         for ids, answer, row in zip(texts, answers, values, strict=True):
@@ -80,7 +82,8 @@ def _greedy(
             break
         values = next_tokens(texts, with_adapter)
     whole = [_whole(tokenizer, answer) for answer in answers]
-    return [str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)) for ids in whole]
+    said = [str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)) for ids in whole]
+    return first, said
 
 
 def _whole(tokenizer: Any, answer: list[int]) -> list[int]:
