@@ -105,9 +105,7 @@ class Examiner:
         if self.mark is None:
             self._remember((row for kept in rows.values() for row in kept), cast("Sequence[Problem]", problems))
         del rows  # every answer's text
-        models = {arm.model for arm in arms}
-        files = {model: self.engine.blob_of(model) for model in models} if len(models) > 1 else {}
-        with _Line(total, self.progress, files) as line:
+        with _Line(total, self.progress, self._files({arm.model for arm in arms})) as line:
             seen = 0
             for block in blocks(problems, LOOKS if stop else BLOCKS):
                 for arm in arms:
@@ -120,6 +118,10 @@ class Examiner:
                         return Examined(problems[:seen], decision)
             line.drain()
         return Examined(problems, "continue")
+
+    def _files(self, models: Set[str]) -> dict[str, str]:
+        """Return the file of each model, '' where it is gone: whoever asked it is told so when all is asked."""
+        return {model: self.engine.blob_of(model) if self.engine.digest_of(model) else "" for model in models}
 
     def _remember(self, rows: Iterable[Answer], problems: Sequence[Problem]) -> None:
         """Learn from the answers on file how their changes did."""

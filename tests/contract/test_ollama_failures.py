@@ -49,7 +49,7 @@ def server(*replies: bytes) -> Iterator[str]:
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                connection.recv(65_536)
+                _read(connection)
                 if at < len(replies):
                     connection.sendall(replies[at])
                     connection.close()
@@ -63,6 +63,19 @@ def server(*replies: bytes) -> Iterator[str]:
         thread.join()
         for connection in held:
             connection.close()
+
+
+def _read(connection: socket.socket) -> None:
+    """Read a whole request: to hang up on what is unread resets the connection, and a reply may be lost with it."""
+    got = b""
+    while b"\r\n\r\n" not in got:
+        got += (more := connection.recv(65_536))
+        if not more:
+            return
+    head, _, body = got.partition(b"\r\n\r\n")
+    length = next((int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length" in line), 0)
+    while len(body) < length:
+        body += connection.recv(65_536)
 
 
 def reply(body: bytes, *, status: str = "200 OK", kind: str = "application/json", length: int | None = None) -> bytes:
