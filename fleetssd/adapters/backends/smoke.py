@@ -11,7 +11,7 @@ from fleetssd.adapters.backends.rows import question_ids, question_text
 from fleetssd.fidelity import GREEDY_TOKENS, TOP, Said, Witness
 from fleetssd.training import Row
 
-PROMPTS = 6
+PROMPTS = 5
 """The shortest of a night: enough tokens to compare, and seconds on any machine."""
 
 NextTokens: TypeAlias = Callable[[Sequence[Sequence[int]], bool], Any]
