@@ -13,7 +13,7 @@ from fleetssd.errors import Corrupt
 
 TOP = 20
 """The likeliest first tokens that the trainer notes, and the most that Ollama lists."""
-GREEDY_TOKENS = 8
+GREEDY_TOKENS = 6
 """Tokens of a greedy answer's start: longer ones part at the first near-tie, whatever is served."""
 TOLERANCE = 0.05
 """Nats. The same adapter beside a file and merged into it, both in float32, differ by some 1e-3; in F16 by 2e-3."""
