@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,9 @@ from fleetssd.adapters.backends.smoke import NextTokens, one_by_one
 
 def plainly(torch: Any, model: Any) -> NextTokens:
     """Ask for one text at a time and keep nothing: what any backend's model, with its own kernels, can do."""
-    switch = _Switch(model)
 
     def ask(ids: Sequence[int], with_adapter: bool) -> Any:
-        switch.turn(on=with_adapter)
-        return _said(torch, model, input_ids=_on(torch, model, [list(ids)]), use_cache=False)[1][0]
+        return _said(torch, model, with_adapter, input_ids=_on(torch, model, [list(ids)]), use_cache=False)[1][0]
 
     return one_by_one(ask)
 
@@ -26,7 +25,6 @@ def batched(torch: Any, model: Any) -> NextTokens:
     It spares most of what a witness costs. For models of transformers as they are: texts are padded on the left.
     """
     kept: dict[bool, _Kept] = {}
-    switch = _Switch(model)
 
     def ask(texts: Sequence[Sequence[int]], with_adapter: bool) -> Any:
         before = kept.get(with_adapter)
@@ -38,10 +36,10 @@ def batched(torch: Any, model: Any) -> NextTokens:
         else:
             ids = _on(torch, model, [[text[-1]] for text in texts])
             mask, cache = torch.cat([before.mask, torch.ones_like(ids)], dim=-1), before.cache
-        switch.turn(on=with_adapter)
         cache, values = _said(
             torch,
             model,
+            with_adapter,
             input_ids=ids,
             attention_mask=mask,
             position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :],
@@ -64,27 +62,13 @@ class _Kept:
     cache: Any
 
 
-class _Switch:
-    """A PEFT model's adapter. It is turned only where it has to be: PEFT walks the whole model for it."""
-
-    def __init__(self, model: Any) -> None:
-        from peft.tuners.tuners_utils import BaseTunerLayer  # noqa: PLC0415
-
-        self._layers = model.base_model
-        self._one = next(module for module in model.modules() if isinstance(module, BaseTunerLayer))
-
-    def turn(self, *, on: bool) -> None:
-        if on == self._one.disable_adapters:
-            (self._layers.enable_adapter_layers if on else self._layers.disable_adapter_layers)()
-
-
 def _on(torch: Any, model: Any, numbers: list[list[int]]) -> Any:
     return torch.tensor(numbers, device=next(model.parameters()).device)
 
 
-def _said(torch: Any, model: Any, **inputs: Any) -> tuple[Any, Any]:
+def _said(torch: Any, model: Any, with_adapter: bool, **inputs: Any) -> tuple[Any, Any]:
     """Return the cache and the last column's log-probabilities, a float32 row a text."""
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), contextlib.nullcontext() if with_adapter else model.disable_adapter():
         said = model(**inputs)
     return said.past_key_values, said.logits[:, -1].float().log_softmax(-1).cpu().numpy()

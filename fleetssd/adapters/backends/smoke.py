@@ -11,7 +11,7 @@ from fleetssd.adapters.backends.rows import question_ids, question_text
 from fleetssd.fidelity import GREEDY_TOKENS, TOP, Said, Witness
 from fleetssd.training import Row
 
-PROMPTS = 5
+PROMPTS = 6
 """The shortest of a night: enough tokens to compare, and seconds on any machine."""
 
 NextTokens: TypeAlias = Callable[[Sequence[Sequence[int]], bool], Any]
@@ -30,7 +30,7 @@ def witness(next_tokens: NextTokens, tokenizer: Any, rows: Sequence[Row]) -> tup
     """Ask a trained model with and without its adapter for its first tokens and for a greedy answer's start."""
     prompts = sorted({row.prompt for row in rows}, key=lambda text: (len(text), text))[:PROMPTS]
     asked = [question_ids(tokenizer, prompt) for prompt in prompts]
-    (plain, plain_answers), (adapted, answers) = (  # all of one before the other: to switch walks the whole model
+    (plain, plain_answers), (adapted, answers) = (
         _heard(next_tokens, tokenizer, asked, with_adapter=with_adapter) for with_adapter in (False, True)
     )
     return tuple(
