@@ -85,7 +85,7 @@ class Evaluation(Checking):
     environments_mb: int = Field(default=20_480, ge=0)
     sandbox: Literal["bubblewrap", "podman", "docker", "none"] = "bubblewrap"
     sandbox_image: str = Field(default="docker.io/library/python:3.11-slim", min_length=1)
-    sandbox_workers: int = Field(default=2, gt=0)
+    sandbox_workers: int = Field(default=0, ge=0)
     allow_no_sandbox: bool = False
     seed: int = 7
 

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleetssd.config import Settings
+from fleetssd.cores import spare
 from fleetssd.ports import Grounds, Harness, Preparer, Sandbox
 from fleetssd.surroundings import Limits
 
 if TYPE_CHECKING:
     from fleetssd.guards import Item
+
+_MOST_WORKERS = 8
+"""Runs at once where the settings name no number: an engine gives no more answers a second than they grade."""
 
 
 def open_sandbox(settings: Settings) -> Sandbox:
@@ -21,6 +25,7 @@ def open_sandbox(settings: Settings) -> Sandbox:
     from fleetssd.adapters import sandboxes  # noqa: PLC0415
 
     e = settings.evaluation
+    workers = e.sandbox_workers or spare(_MOST_WORKERS)
     limits = Limits(
         wall_seconds=e.wall_seconds,
         cpu_seconds=e.cpu_seconds,
@@ -29,10 +34,10 @@ def open_sandbox(settings: Settings) -> Sandbox:
         disk_bytes=e.disk_mb << 20,
     )
     if e.sandbox == "none":
-        return sandboxes.BareSandbox(limits, workers=e.sandbox_workers)
+        return sandboxes.BareSandbox(limits, workers=workers)
     if e.sandbox == "bubblewrap":
-        return sandboxes.BubblewrapSandbox(limits, workers=e.sandbox_workers)
-    return sandboxes.ContainerSandbox(e.sandbox, e.sandbox_image, limits, workers=e.sandbox_workers)
+        return sandboxes.BubblewrapSandbox(limits, workers=workers)
+    return sandboxes.ContainerSandbox(e.sandbox, e.sandbox_image, limits, workers=workers)
 
 
 def lent_sandbox(settings: Settings) -> AbstractContextManager[Sandbox]:

@@ -228,7 +228,7 @@ def test_a_kept_connection_that_was_closed_is_replaced() -> None:
     with server(whole, whole, whole) as url, closing(Wire(url, 5.0)) as wire:
         for _ in range(3):
             assert wire.ask("/api/chat", {}) == PIECE
-            kept = wire._posts._pool.pool.queue[-1]  # type: ignore[union-attr]
+            kept = wire._posts._idle[-1]  # type: ignore[union-attr]
             assert select.select([kept.sock], [], [], 5)[0]
 
 

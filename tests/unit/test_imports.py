@@ -29,6 +29,7 @@ ROOMS = {
     "toy",
     "config",
     "errors",
+    "cores",
     "files",
     "ports",
 }

@@ -11,6 +11,7 @@ import ollama
 import stamina
 
 from fleetssd.adapters.ollama_engine.wire import NOT_OLLAMA, Away, Wire
+from fleetssd.cores import leave_one
 from fleetssd.errors import Corrupt, FleetError, Transient
 from fleetssd.ports import Completion, Places, Progress, Prompt
 from fleetssd.recipe import Sampling
@@ -38,7 +39,7 @@ class Chat:
 
     def __init__(self, wire: Wire, concurrency: int, num_ctx: int | None) -> None:
         self._wire = wire
-        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="chat")
+        self._pool = ThreadPoolExecutor(concurrency, "chat", leave_one)
         self._num_ctx = num_ctx
 
     def close(self) -> None:

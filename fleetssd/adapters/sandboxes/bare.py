@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from fleetssd.adapters.sandboxes.confinement import interpreter
+from fleetssd.cores import leave_one
 from fleetssd.ports import Grade, Job, Progress
 from fleetssd.surroundings import Limits, Surroundings
 
@@ -39,7 +40,7 @@ class BareSandbox:
 
     def __init__(self, limits: Limits | None = None, *, workers: int = 2) -> None:
         self._limits = limits or Limits()
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="bare")
+        self._pool = ThreadPoolExecutor(workers, "bare", leave_one, (workers,))
 
     def run(self, jobs: Sequence[Job], progress: Progress) -> list[Grade]:
         """Run every job, in parallel, and return the grades in order."""

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
 from fleetssd.adapters.sandboxes.worker import DeadError, Zygote
+from fleetssd.cores import leave_one
 from fleetssd.ports import Grade, Job, Progress
 from fleetssd.surroundings import BARE, Limits, Surroundings
 
@@ -29,7 +30,7 @@ class ZygoteSandbox(ABC):
         self._zygotes: set[Zygote] = set()
         # The workers' threads live as long as the sandbox: the kernel ends a bwrap with the thread
         # that started it.
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
+        self._pool = ThreadPoolExecutor(workers, "sandbox", leave_one, (workers,))
         try:
             self._pool.submit(lambda: self._keep(self._first(self._limits), BARE)).result()
         except BaseException:

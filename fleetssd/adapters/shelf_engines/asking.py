@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import stamina
 
 from fleetssd.adapters.shelf_engines.wire import Away, Wire
+from fleetssd.cores import leave_one
 from fleetssd.errors import FleetError, Transient
 from fleetssd.ports import Completion, Places, Progress, Prompt
 from fleetssd.recipe import Sampling
@@ -28,7 +29,7 @@ class Asker:
 
     def __init__(self, wire: Wire, concurrency: int, said: Said) -> None:
         self._wire, self._said = wire, said
-        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="chat")
+        self._pool = ThreadPoolExecutor(concurrency, "chat", leave_one)
 
     def close(self) -> None:
         """Wait for what is in flight and drop the rest."""
