@@ -12,6 +12,7 @@ from fleetssd.solutions import parse_diff, parse_files
 Format: TypeAlias = Literal["code", "diff", "files"]
 """What a completion is: the whole content of one file after the change, a unified diff, or every changed file whole."""
 
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 # A diff's own lines start with a sign or a blank, so only a fence at the very start of a line can be the answer's.
 _DIFF_FENCE = re.compile(r"^(`{3,}|~{3,})[^\n]*\n(.*?)(?:^\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
@@ -42,7 +43,7 @@ def extract(completion: str, solution_format: Format) -> Extracted | Malformed:
     """
     if "\0" in completion:
         return Malformed("the answer contains a NUL character")
-    if any("\ud800" <= char <= "\udfff" for char in completion):
+    if _HALF.search(completion):
         return Malformed("the answer is not valid Unicode")
     if not completion.strip():
         return Malformed("empty answer")
