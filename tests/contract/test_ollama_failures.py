@@ -19,8 +19,9 @@ import stamina
 from fleetssd.adapters.loopback_registry import serve_manifest
 from fleetssd.adapters.ollama_engine import OllamaEngine
 from fleetssd.adapters.ollama_engine.posts import Posts
-from fleetssd.adapters.ollama_engine.wire import Away, Wire
+from fleetssd.adapters.ollama_engine.wire import Wire
 from fleetssd.errors import Corrupt, FleetError, Rejected, Transient
+from fleetssd.in_flight import Away
 from fleetssd.ports import Prompt
 from fleetssd.recipe import Sampling
 

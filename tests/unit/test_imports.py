@@ -31,6 +31,7 @@ ROOMS = {
     "errors",
     "cores",
     "files",
+    "in_flight",
     "ports",
 }
 

@@ -12,13 +12,10 @@ import ollama
 
 from fleetssd.adapters.ollama_engine.posts import Posts
 from fleetssd.errors import Corrupt, FleetError, Misconfigured, Rejected, Transient
+from fleetssd.in_flight import Away
 
 SLOW = 900.0
 """Seconds for what loads, copies or hashes gigabytes."""
-
-
-class Away(Transient):
-    """Nobody listens there: not busy, but gone."""
 
 
 class Wire:

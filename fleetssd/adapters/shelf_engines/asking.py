@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
-import stamina
-
-from fleetssd.adapters.shelf_engines.wire import Away, Wire
-from fleetssd.cores import leave_one
-from fleetssd.errors import FleetError, Transient
+from fleetssd.adapters.shelf_engines.wire import Wire
+from fleetssd.in_flight import InFlight, attempts
 from fleetssd.ports import Completion, Places, Progress, Prompt
 from fleetssd.recipe import Sampling
 
-ATTEMPTS = 4
 TOP = 20
 """The most tokens a place that vLLM lists by default."""
-GONE = 8
-"""After this many requests in a row that found nobody there, the rest are not tried."""
 Said: TypeAlias = Callable[[Sampling, int], Mapping[str, Any]]
 """The engine's own words for a decode and its seed."""
 
@@ -29,11 +21,11 @@ class Asker:
 
     def __init__(self, wire: Wire, concurrency: int, said: Said) -> None:
         self._wire, self._said = wire, said
-        self._pool = ThreadPoolExecutor(concurrency, "chat", leave_one)
+        self._flight = InFlight(concurrency)
 
     def close(self) -> None:
         """Wait for what is in flight and drop the rest."""
-        self._pool.shutdown(cancel_futures=True)
+        self._flight.close()
 
     def complete(
         self, whose: Mapping[str, Any], prompts: Sequence[Prompt], sampling: Sampling, progress: Progress
@@ -42,26 +34,9 @@ class Asker:
 
         One that failed after its retries is `finish="error"`. Raises Transient where the server is gone altogether.
         """
-        lock, done, gone = threading.Lock(), 0, 0
-
-        def one(prompt: Prompt) -> Completion:
-            nonlocal done, gone
-            if gone >= GONE:
-                return FAILED
-            try:
-                answer, away = _completion(self._reply(whose, prompt, sampling)), False
-            except FleetError as error:
-                answer, away = FAILED, isinstance(error, Away)
-            with lock:
-                gone = gone + 1 if away else 0
-                done += 1
-                progress(done, len(prompts), "completions")
-            return answer
-
-        answers = list(self._pool.map(one, prompts))
-        if gone >= min(GONE, max(1, len(prompts))):
-            raise Away(f"no engine answers at {self._wire.url}", hint="Is the server of [engine] url up?")
-        return answers
+        return self._flight.completions(
+            lambda prompt: _completion(self._reply(whose, prompt, sampling)), prompts, progress
+        )
 
     def likelihoods(self, whose: Mapping[str, Any], prompts: Sequence[Prompt], sampling: Sampling) -> list[Places]:
         """Return, place by place of each answer, the log-probabilities of the `TOP` likeliest tokens."""
@@ -69,7 +44,7 @@ class Asker:
         def one(prompt: Prompt) -> Places:
             return [[logprob for _, logprob in place] for place in self._places(whose, prompt, sampling)]
 
-        return list(self._pool.map(one, prompts))
+        return self._flight.map(one, prompts)
 
     def first_tokens(self, whose: Mapping[str, Any], prompts: Sequence[str]) -> list[dict[str, float]]:
         """Return the log-probabilities of each answer's likeliest first tokens, by their text; empty where untold."""
@@ -78,7 +53,7 @@ class Asker:
             first = next(iter(self._places(whose, Prompt(text, 1), _ONE_TOKEN)), [])
             return dict(reversed(first))  # of tokens that are spelt alike the likeliest counts
 
-        return list(self._pool.map(one, prompts))
+        return self._flight.map(one, prompts)
 
     def _places(self, whose: Mapping[str, Any], prompt: Prompt, sampling: Sampling) -> list[list[tuple[str, float]]]:
         """Return for each place its likeliest tokens, likeliest first."""
@@ -96,9 +71,7 @@ class Asker:
             **self._said(sampling, prompt.seed),
             **whose,
         }
-        for attempt in stamina.retry_context(
-            on=Transient, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=2.0
-        ):
+        for attempt in attempts():
             with attempt:
                 reply: dict[str, Any] = self._wire.json("POST", "/v1/chat/completions", body)
                 return reply
@@ -113,5 +86,4 @@ def _completion(reply: Mapping[str, Any]) -> Completion:
     return Completion(text, finish if finish in ("stop", "length") else "error", tokens)
 
 
-FAILED = Completion("", "error", 0)
 _ONE_TOKEN = Sampling(1.0, 0, 1.0, 0.0, 1)

@@ -8,13 +8,14 @@ from typing import Any
 
 import httpx
 
-from fleetssd.adapters.shelf_engines.asking import FAILED, Asker
+from fleetssd.adapters.shelf_engines.asking import Asker
 from fleetssd.adapters.shelf_engines.on_shelf import OnShelf
 from fleetssd.adapters.shelf_engines.shelf import Shelf
 from fleetssd.adapters.shelf_engines.wire import Wire
 from fleetssd.artefact import Probe, same_name
 from fleetssd.config import EngineKind
 from fleetssd.errors import Corrupt, Misconfigured, Rejected
+from fleetssd.in_flight import FAILED
 from fleetssd.ports import Completion, Places, Pointed, Progress, Prompt
 from fleetssd.recipe import Sampling
 from fleetssd.shelf import PEFT, Applied, aimed, served_digest

@@ -7,10 +7,7 @@ from typing import Any
 import httpx
 
 from fleetssd.errors import Misconfigured, Rejected, Transient
-
-
-class Away(Transient):
-    """Nobody listens there: not busy, but gone."""
+from fleetssd.in_flight import Away
 
 
 class Wire:
