@@ -27,16 +27,19 @@ def read_folders(folders: Sequence[Path]) -> Reading:
     Each folder may be named by a link; links below it are told and not followed. Raises Misconfigured for a folder that
     is not there.
     """
-    look = _Look()
-    for folder in folders:
-        root = folder.expanduser()
-        if not root.exists():
-            raise Misconfigured(f"nothing at {root}", hint="Name a folder, or a file, that this account can see.")
-        real = root.resolve()
-        look.root = real.parent if real.is_file() or len(folders) > 1 else real
-        for path in [real] if real.is_file() else look.walk(real):
+    real = [_there(folder.expanduser()) for folder in folders]
+    only = len(real) == 1 and real[0].is_dir()
+    look = _Look(real[0] if only else Path(os.path.commonpath([path.parent for path in real])))
+    for root in real:
+        for path in [root] if root.is_file() else look.walk(root):
             look.take(path)
     return Reading(tuple(look.sources), tuple(look.skipped))
+
+
+def _there(folder: Path) -> Path:
+    if not folder.exists():
+        raise Misconfigured(f"nothing at {folder}", hint="Name a folder, or a file, that this account can see.")
+    return folder.resolve()
 
 
 class _Unread(Exception):
@@ -47,7 +50,7 @@ class _Unread(Exception):
 class _Look:
     """What was read so far, and how much more may be."""
 
-    root: Path = Path()
+    root: Path
     sources: list[Source] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     seen: int = 0
@@ -109,5 +112,6 @@ class _Look:
 
     def _name(self, path: Path) -> str:
         """Name a file as it lies below what was asked for, with nothing that a terminal would obey."""
-        name = str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
+        inside = path.is_relative_to(self.root) and self.root != Path(path.anchor)
+        name = str(path.relative_to(self.root) if inside else path)
         return "".join(letter if letter.isprintable() else "?" for letter in name)

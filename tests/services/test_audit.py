@@ -120,8 +120,14 @@ def test_a_folder_may_be_named_by_a_link_and_a_file_by_itself(tmp_path: Path) ->
     (tmp_path / "photo.png").write_text("x")
     assert [s.name for s in read_folders([tmp_path / "link"]).sources] == ["x.env"]
     named = read_folders([tmp_path / "one", tmp_path / "two", tmp_path / "one" / "x.env", tmp_path / "photo.png"])
-    assert [s.name for s in named.sources] == ["one/x.env", "two/x.env", "x.env"]
+    assert [s.name for s in named.sources] == ["one/x.env", "two/x.env", "one/x.env"]
     assert [each.reason for each in named.skipped] == ["a file of an unknown kind"]
+    (tmp_path / "two" / "one").mkdir()
+    (tmp_path / "two" / "one" / "x.env").write_text("A_TEMPERATURE=1\n")
+    alike = read_folders([tmp_path / "one", tmp_path / "two" / "one"])
+    assert [s.name for s in alike.sources] == ["one/x.env", "two/one/x.env"]
+    apart = read_folders([tmp_path / "one", Path(os.devnull)])
+    assert [s.name for s in apart.sources] == [str(tmp_path / "one" / "x.env")]
     with pytest.raises(Misconfigured, match="nothing at"):
         read_folders([tmp_path / "none"])
 
