@@ -11,6 +11,7 @@ from fleetssd.audit import keys
 from fleetssd.audit.findings import Audit, Effective, Finding, Layer, ordered
 from fleetssd.audit.hermes import Endpoints, endpoints
 from fleetssd.audit.leaves import Leaf
+from fleetssd.audit.repeats import after_drop_ins, last_said
 from fleetssd.audit.texts import COPIES, Document, Skipped, Source, parse
 
 Role: TypeAlias = Literal[
@@ -72,18 +73,25 @@ def examine(sources: Sequence[Source], world: World, skipped: Sequence[Skipped] 
     """Parse every source and say of every sampling setting whether it takes effect; never raises."""
     scenes = [Scene.of(parse(source), world) for source in sources]
     broken = [Skipped(scene.document.name, scene.document.problem) for scene in scenes if scene.document.problem]
-    found = [finding for scene in scenes for finding in _findings(scene)]
+    found = after_drop_ins([finding for scene in scenes for finding in _findings(scene)])
     through = any(endpoint.port == world.gateway is not None for scene in scenes for endpoint in scene.endpoints)
     return Audit(ordered(list(dict.fromkeys(found))), (*skipped, *broken), through)
 
 
 def _findings(scene: Scene) -> Iterator[Finding]:
+    last = last_said(scene.document) if scene.role not in ("settings", "skill", "copy") else {}
     for leaf in scene.document.leaves:
         key = keys.canonical(leaf.path, leaf.value) or _origin(leaf, scene.role)
         if key is not None:
-            effect = _RULES[_rule_of(leaf, scene.role)](leaf, key, scene)
-            yield _finding(scene.document, leaf, key, effect)
+            effect = _RULES[_rule_of(leaf, scene)](leaf, key, scene)
+            yield _finding(scene.document, leaf, key, _outranked(leaf, effect, last.get(leaf.path)))
     yield from _filled_in(scene)
+
+
+def _outranked(leaf: Leaf, effect: Effect, last: Leaf | None) -> Effect:
+    if effect.effective != "yes" or last is None or last is leaf:
+        return effect
+    return replace(effect, effective="masked", by=f"line {last.line} of this file, which says it again", caller=False)
 
 
 def _finding(document: Document, leaf: Leaf, key: str, effect: Effect) -> Finding:
@@ -133,10 +141,12 @@ def _origin(leaf: Leaf, role: Role) -> str | None:
     return leaf.path[0] if role == "model" and leaf.path[0] in ("FROM", "ADAPTER") else None
 
 
-def _rule_of(leaf: Leaf, role: Role) -> Role:
+def _rule_of(leaf: Leaf, scene: Scene) -> Role:
     """Say by which rule a leaf is judged: a flag or a variable is one in whatever file it stands."""
     loud = leaf.path[-1].startswith("--") or (leaf.path[-1].isupper() and "_" in leaf.path[-1])
-    return "command" if loud and role in ("hermes", "settings", "tool", "job") else role
+    if scene.document.form == "script" and scene.role == "command":
+        return "command" if loud else "text"
+    return "command" if loud and scene.role in ("hermes", "settings", "tool", "job") else scene.role
 
 
 def _copy(_leaf: Leaf, _key: str, _scene: Scene) -> Effect:
@@ -171,6 +181,8 @@ def _hermes(leaf: Leaf, key: str, scene: Scene) -> Effect:
         return Effect("side-call", "yes", "Hermes' side tasks alone send it", caller=True)
     if path[0] == "moa" and path[-1] in ("reference_temperature", "aggregator_temperature"):
         return Effect("side-call", "yes", "Hermes' mixture of agents alone sends it", caller=True)
+    if path == ("model", "ollama_num_ctx"):
+        return Effect("serve", "inert", "nobody: Hermes sends it as options.num_ctx, which Ollama's /v1 drops")
     if path[0] in ("model", "agent"):
         return Effect("serve", "inert", "nobody: Hermes sends only what stands in providers.NAME.extra_body")
     return Effect("serve", "unknown", f"no known reader of {path[0]}.* in Hermes' configuration")

@@ -22,7 +22,7 @@ AMONG = ("extra_body", "options", "parameter", "generation_params", "sampling", 
 ON_V1 = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "stop")
 """What Ollama's /v1 has a field for; it drops every other name without a word."""
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_PLAIN = re.compile(r"[-+]?\d{1,20}(\.\d{1,20})?(e[-+]?\d{1,3})?|true|false|null|none|auto", re.IGNORECASE)
+_PLAIN = re.compile(r"[-+]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})(e[-+]?\d{1,3})?|true|false|null|none|auto", re.IGNORECASE)
 _SHOWN = 60
 
 

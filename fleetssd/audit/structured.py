@@ -96,14 +96,22 @@ class _Yaml:
             self.names.append(name)
 
     def aliased(self) -> Iterator[Leaf]:
+        merged: list[Leaf] = []
         for path, anchor, line in self.aliases:
             there = self.anchors.get(anchor)
             if there is None:
                 continue
             here = path[: path.index("<<")] if "<<" in path else path
-            for leaf in self.leaves:
-                if leaf.path[: len(there)] == there:
-                    yield Leaf(here + leaf.path[len(there) :], leaf.value, line)
+            found = [
+                Leaf(here + leaf.path[len(there) :], leaf.value, line)
+                for leaf in self.leaves
+                if leaf.path[: len(there)] == there
+            ]
+            if here != path:  # what a table says itself, or merged before, outranks what is merged into it
+                own = {leaf.path[: len(here) + 1] for leaf in (*self.leaves, *merged)}
+                found = [leaf for leaf in found if leaf.path[: len(here) + 1] not in own]
+                merged += found
+            yield from found
 
 
 _JSON = re.compile(

@@ -102,11 +102,10 @@ def modelfile(text: str) -> Iterator[Leaf]:
         if quote:
             quote = "" if quote in line else quote
             continue
-        word, _, rest = line.strip().partition(" ")
-        rest = rest.strip()
+        word, rest = _first(line)
         if word.upper() == "PARAMETER":
-            name, _, value = rest.partition(" ")
-            yield Leaf(("PARAMETER", name), value.strip().strip('"'), number)
+            name, value = _first(rest)
+            yield Leaf(("PARAMETER", name), value.strip('"'), number)
         elif word.upper() in ("FROM", "ADAPTER"):
             yield Leaf((word.upper(),), rest.strip('"'), number)
         elif word.upper() in ("TEMPLATE", "SYSTEM", "LICENSE", "MESSAGE"):
@@ -116,9 +115,9 @@ def modelfile(text: str) -> Iterator[Leaf]:
 def shown(text: str) -> Iterator[Leaf]:
     """Yield the parameters that Ollama's show lists, one a line: the key, blanks, the value."""
     for number, line in lines_of(text):
-        name, _, value = line.strip().partition(" ")
+        name, value = _first(line)
         if name:
-            yield Leaf(("PARAMETER", name), value.strip().strip('"'), number)
+            yield Leaf(("PARAMETER", name), value.strip('"'), number)
 
 
 def environment(text: str) -> Iterator[Leaf]:
@@ -141,18 +140,23 @@ def unit(text: str) -> Iterator[Leaf]:
 
 
 def script(text: str) -> Iterator[Leaf]:
-    """Yield what a shell script assigns to environment variables and passes as flags."""
+    """Yield what a shell script assigns to environment variables and passes as flags, and the bodies that it sends."""
     for number, line, whole in _logical(text):
         if not line.lstrip().startswith("#"):
             yield from command(line, number, (), whole)
+            yield from _mentioned(line, number)
 
 
 def mentions(text: str) -> Iterator[Leaf]:
     """Yield what looks like a sampling setting in prose or in a program."""
     for number, line in lines_of(text):
-        for match in _MENTION.finditer(line):
-            yield Leaf((match[1],), match[2], number)
+        yield from _mentioned(line, number)
         yield from command(line, number, (), line)
+
+
+def _mentioned(line: str, number: int) -> Iterator[Leaf]:
+    for match in _MENTION.finditer(line):
+        yield Leaf((match[1],), match[2], number)
 
 
 def plist(text: str) -> Iterator[Leaf]:
@@ -184,18 +188,24 @@ _ASSIGNED = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*=(.*)")
 _SECTION = re.compile(r"\s*\[([^\]]*)\]\s*$")
 _FLAG = re.compile(
     r"(?<![\w-])(--(?:temp(?:erature)?|top[-_][kp]|min[-_]p|repeat[-_]penalty|samplers|seed|ctx-size))(?:\s+|=)"
-    r"[\"']?([^\s\"',;\\]+)"
+    r"[\"']?([^\s\"',;\\`]+)"
 )
 _VARIABLE = re.compile(
     r"(?<![A-Za-z0-9_])((?:[A-Z][A-Z0-9]*_){1,8}(?:TEMP|TEMPERATURE|TOP_[KP]|MIN_P|REPEAT_PENALTY|CONTEXT_LENGTH))"
-    r"\s*[=:]\s*[\"']?([^\s\"',;\\]+)"
+    r"\s*[=:]\s*[\"']?([^\s\"',;\\`]+)"
 )
 _MENTION = re.compile(
     r"(?<![\w.-])[\"']?(temperature|top_[pk]|top[PK]|min_p|minP|(?:repeat|repetition|frequency|presence)_penalty)[\"']?"
-    r"\s*[:=]\s*[\"']?(-?\d+(?:\.\d+)?)"
+    r"\s*[:=]\s*[\"']?(-?(?:\d+(?:\.\d+)?|\.\d+))"
 )
 _TAG = re.compile(r"<(key|string|integer|real)>([^<]*)</")
 _PROGRAM = re.compile(r"llama-server|mlx_lm\.server|vllm|ollama")
+
+
+def _first(line: str) -> tuple[str, str]:
+    """Return a line's first word and the rest, apart by blanks or tabs."""
+    word, rest, *_ = *line.split(maxsplit=1), "", ""
+    return word, rest.strip()
 
 
 def _left_open(text: str) -> str:
@@ -226,11 +236,23 @@ def _deep(parser: Callable[[str], Iterator[Leaf]]) -> Callable[[str], Iterator[L
     """Let a parser of structured text also look into its strings, which may be commands or environments."""
 
     def parse_deep(text: str) -> Iterator[Leaf]:
+        before, whole = Leaf((), "", 0), ""
         for leaf in parser(text):
             yield leaf
-            yield from command(leaf.value[:4_000], leaf.line, leaf.path, leaf.value[:4_000])
+            said = leaf.value[:4_000]
+            if _follows(leaf, before):  # a command may be a list of its words: a flag, then its value
+                whole = f"{whole} {said}"[:4_000]
+                said = f"{before.value} {said}" if before.value.startswith("--") else said
+            else:
+                whole = said
+            before = leaf
+            yield from command(said, leaf.line, leaf.path, whole)
 
     return parse_deep
+
+
+def _follows(leaf: Leaf, before: Leaf) -> bool:
+    return bool(leaf.path) and leaf.path[-1].isdigit() and leaf.path[:-1] == before.path[:-1]
 
 
 _PARSERS: dict[Form, Callable[[str], Iterator[Leaf]]] = {

@@ -124,6 +124,35 @@ def test_what_takes_effect_stands_first(audit: Audit) -> None:
     assert words == sorted(words, key=["yes", "masked", "inert", "unknown"].index)
 
 
+def test_what_is_said_twice_counts_once() -> None:
+    """Of a key that a file repeats the last counts, and the others are no callers; stop words pile up."""
+    body = "providers:\n  ollama:\n    extra_body:\n      temperature: 0.2\n      temperature: 0.3\n"
+    first, last = sorted(yaml(body), key=lambda f: f.line)
+    assert (first.effective, first.by) == ("masked", "line 5 of this file, which says it again")
+    assert callers([first, last]) == [last]
+    lines = "PARAMETER top_k 1\nPARAMETER top_k 2\nPARAMETER stop a\nPARAMETER stop b\n"
+    found = examine([Source("Modelfile", "modelfile", lines)], World()).findings
+    assert sorted((f.line, f.effective) for f in found) == [(1, "masked"), (2, "yes"), (3, "yes"), (4, "yes")]
+
+
+def test_a_units_drop_ins_come_after_it() -> None:
+    """What a drop-in says again is masked in the unit beside it, and in no other folder's unit."""
+    said = "[Service]\nEnvironment=LLAMA_ARG_TEMP={}\nExecStart=llama-server --top-k {}\n"
+    names = ("a/x.service", "a/x.service.d/override.conf", "b/x.service")
+    texts = [Source(name, "unit", said.format(f"0.{place}", place)) for place, name in enumerate(names)]
+    found = {(f.file, f.key): f for f in examine(texts, World()).findings}
+    assert {f.effective for (file, _), f in found.items() if file != names[0]} == {"yes"}
+    by = [found[names[0], key].by for key in ("temperature", "top_k")]
+    assert by == [f"{names[1]}:{line}, which says it again and comes later" for line in (2, 3)]
+
+
+def test_a_context_for_ollama_is_dropped_by_v1() -> None:
+    """Hermes sends model.ollama_num_ctx, unlike its neighbours; it is Ollama's /v1 that has no field for it."""
+    (found,) = yaml("model:\n  ollama_num_ctx: 8192\nagent: {}\n")
+    assert (found.key, found.effective) == ("num_ctx", "inert")
+    assert "/v1 drops" in found.by
+
+
 def test_the_headline_names_each_temperature_that_serves_and_where(audit: Audit) -> None:
     """The sentence tells what takes effect with a place, and how many settings do nothing."""
     said = headline(audit.findings)

@@ -54,9 +54,9 @@ def test_no_findings_are_told_too() -> None:
 
 def test_a_long_table_is_cut() -> None:
     """More findings than a page can show are counted; an empty value is an empty cell."""
-    text = body(examine([Source("M", "modelfile", "PARAMETER top_k\n" * (ROWS + 2))], World()))
+    text = body(examine([Source("M", "modelfile", "PARAMETER stop\n" * (ROWS + 2))], World()))
     assert text.count("| yes |") == ROWS
-    assert "| `top_k` |  | `PARAMETER.top_k` | `M:1` |" in text
+    assert "| `stop` |  | `PARAMETER.stop` | `M:1` |" in text
     assert "and 2 more" in text
 
 

@@ -73,6 +73,16 @@ def test_yaml_aliases_and_merges_stand_under_their_own_names() -> None:
     assert ("b.u", "5", 6) in found
 
 
+def test_a_merge_takes_nothing_away() -> None:
+    """What a table says itself, or merged before, is not said again by what is merged into it; tables count whole."""
+    text = "a: &a {t: 1, o: {u: 1}}\nb: &b {t: 2, p: 3}\nc:\n  <<: [*a, *b]\n  o: {v: 4}\n"
+    assert sorted(leaf for leaf in leaves("yaml", text) if leaf[0].startswith("c.")) == [
+        ("c.o.v", "4", 5),
+        ("c.p", "3", 4),
+        ("c.t", "1", 4),
+    ]
+
+
 def test_yaml_documents_and_odd_keys_are_walked_through() -> None:
     """Several documents, keys that are lists or aliases, and empty documents leave no path behind."""
     assert leaves("yaml", "a: &x 1\n---\n? [p, q]\n: 2\n*x : 3\n---\n---\nb: 4\n")[-1][:2] == ("b", "4")
@@ -121,9 +131,10 @@ def test_toml_strings_are_no_settings() -> None:
 def test_modelfile_texts_end_where_their_quotes_do() -> None:
     """A quoted text that is closed on its line hides nothing; one that is not hides everything up to its end."""
     text = 'SYSTEM "a"\nTEMPLATE """x\nPARAMETER seed 1\ny"""\nADAPTER a.gguf\nMESSAGE user "q"\nLICENSE free\n# x\n'
-    assert leaves("modelfile", text + "parameter min_p 0.1") == [
+    assert leaves("modelfile", text + "parameter min_p 0.1\nPARAMETER\ttop_k\t 7") == [
         ("ADAPTER", "a.gguf", 5),
         ("PARAMETER.min_p", "0.1", 9),
+        ("PARAMETER.top_k", "7", 10),
     ]
 
 
@@ -136,6 +147,21 @@ def test_shown_parameters_are_keys_and_values() -> None:
 def test_a_command_that_never_ends_is_still_read() -> None:
     """A file that ends within a continued line yields its flags, and the program stands for every line of it."""
     assert leaves("script", "llama-server \\\n --temp 0.1 \\") == [("llama-server.--temp", "0.1", 2)]
+
+
+def test_a_command_may_be_a_list_of_its_words() -> None:
+    """A flag in a list takes the word after it, and the program is whichever the list has named."""
+    text = '{"command": ["llama-server", "-m", "--temp", "0.7", "--top-p=0.9"], "args": ["--temp"], "x": "0.1"}'
+    assert [leaf for leaf in leaves("json", text) if "--" in leaf[0]] == [
+        ("command.3.llama-server.--temp", "0.7", 1),
+        ("command.4.llama-server.--top-p", "0.9", 1),
+    ]
+
+
+def test_a_script_tells_what_it_sends() -> None:
+    """The body of a request is found, and a flag between backticks ends with them."""
+    assert leaves("script", "curl -d '{\"temperature\": .2}' http://x\n") == [("temperature", ".2", 1)]
+    assert leaves("text", "run `x --temp 0.4` then") == [(".--temp", "0.4", 1)]
 
 
 def test_plist_values_follow_their_keys() -> None:
@@ -181,7 +207,7 @@ def test_long_and_hostile_values_are_shown_short_and_clean() -> None:
     """No control character reaches a terminal, and no value fills it."""
     assert shown("\x1b[31mred" + "x" * 100, private=False) == "[31mred" + "x" * 52 + "…"
     assert shown("x", private=True) == "(not shown)"
-    assert shown(" 0.5 ", private=True) == "0.5"
+    assert [shown(number, private=True) for number in (" 0.5 ", ".5", "5.", ".")] == ["0.5", ".5", "5.", "(not shown)"]
 
 
 @pytest.mark.parametrize("text", ["", "x", "http://", "http://a:b/", "http://[::1", "file:///x"])
