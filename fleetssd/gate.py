@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from fleetssd import sequential
 from fleetssd.config import Gate as Policy
 from fleetssd.guards import Guard
-from fleetssd.power import detectable_seen
+from fleetssd.power import detectable_seen, least_detectable
 from fleetssd.probes import Alarm, ProbeReadings, compare
 from fleetssd.scoring import Array, Estimate, Scores, deltas, difference, estimate, paired_p
 
@@ -217,12 +217,13 @@ def _arms(e: Evidence, level: float) -> tuple[Arm, ...]:
 def _gains(e: Evidence, level: float) -> _Gains:
     per_problem = deltas(e.candidate, e.incumbent)
     tonight = difference(e.candidate, e.incumbent, level=1.0 - e.alpha, seed=e.seed)
+    least = least_detectable(len(per_problem), min(e.candidate.n), alpha=e.alpha)
     return _Gains(
         lift=difference(e.candidate, e.incumbent, level=level, seed=e.seed),
         tonight=tonight,
         lift_k=difference(e.candidate, e.incumbent, e.k, level=level, seed=e.seed),
         p_value=paired_p(e.candidate, e.incumbent, seed=e.seed),
-        detectable=detectable_seen(per_problem, alpha=e.alpha),
+        detectable=max(least, detectable_seen(per_problem, alpha=e.alpha)),
         e_value=None if e.design is None else sequential.e_value(per_problem, e.design),
         shown=_shown(per_problem, tonight, e.design),
     )

@@ -98,6 +98,16 @@ def detectable_seen(deltas: Array, *, alpha: float = 0.05, power: float = 0.8) -
     return min(1.0, float(needed * deltas.std(ddof=1) / math.sqrt(len(deltas))))
 
 
+def least_detectable(problems: int, samples: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Return the gain that has to be exceeded however alike the answers were: z^2 / (n k + z^2).
+
+    A mean gain of d over independent samples brings a spread of its own, at least d (1 - d) / samples a problem, so
+    answers that did not differ at all say little of a gain that they did not have.
+    """
+    squared = (_z(alpha) + NORMAL.inv_cdf(power)) ** 2
+    return squared / (problems * samples + squared)
+
+
 def mcnemar_power(problems: int, discordant: float, delta: float, *, alpha: float = 0.05) -> float:
     """Return the chance that the exact two-sided McNemar test shows a gain of `delta`, over all discordant counts.
 

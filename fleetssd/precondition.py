@@ -6,7 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from fleetssd.power import BETWEEN, detectable_repeated, power_repeated, sample_size_repeated, within
+from fleetssd.power import (
+    BETWEEN,
+    detectable_repeated,
+    least_detectable,
+    power_repeated,
+    sample_size_repeated,
+    within,
+)
 from fleetssd.scoring import Estimate, Scores, estimate
 
 Advice: TypeAlias = Literal["GO-SSD", "GO-VERIFIED", "GO-OTHER"]
@@ -72,6 +79,7 @@ def state_power(problems: int, samples: int, effect: float, alpha: float, spread
     plan = {"between": BETWEEN, "within": spread}
     chance = power_repeated(effect, problems, samples=samples, alpha=alpha, **plan)
     smallest = detectable_repeated(problems, samples=samples, alpha=alpha, **plan)
+    smallest = max(smallest, least_detectable(problems, samples, alpha=alpha))
     more = max(samples, _SAMPLES)
     enough = sample_size_repeated(effect, samples=more, alpha=alpha, **plan)
     return Power(
@@ -88,8 +96,12 @@ def state_power(problems: int, samples: int, effect: float, alpha: float, spread
 
 
 def power_of(base: Scores, problems: int, samples: int, effect: float, alpha: float) -> Power:
-    """Say what tonight can show, with the spread of the base's own answers."""
-    return state_power(problems, samples, effect, alpha, within(base))
+    """Say what tonight can show, with the spread of the base's own answers, or of the gain alone where that is more.
+
+    A base that always fails has no spread, but a candidate that then gains `effect` has.
+    """
+    alone = (effect * (1.0 - effect) - BETWEEN**2) / 2.0
+    return state_power(problems, samples, effect, alpha, max(within(base), alone))
 
 
 def _advice(first: float, best: float, k: int, headroom: float) -> tuple[Advice, str, str]:

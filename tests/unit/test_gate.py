@@ -88,6 +88,15 @@ def test_no_gain_is_a_normal_night() -> None:
     assert f"the smallest detectable effect was {100 * verdict.detectable:.1f} pp" in verdict.reason
 
 
+@pytest.mark.parametrize("passed", [0, K])
+def test_a_night_in_which_nothing_differs_could_not_have_shown_everything(passed: int) -> None:
+    """Two arms that always fail, or always pass, are kept apart by no gain of a few points: the reason says so."""
+    verdict = decide(evidence(incumbent=arm(passed), candidate=arm(passed)), Gate())
+    assert verdict.kind == "keep"
+    assert verdict.detectable == pytest.approx(9.0704 / (PROBLEMS * K + 9.0704), abs=1e-4)
+    assert "the smallest detectable effect was 2.8 pp" in verdict.reason
+
+
 def test_a_shown_regression_is_rejected() -> None:
     """A lower pass@1 whose interval lies below 0 is rejected."""
     verdict = decide(evidence(candidate=arm(1, 1, 1)), Gate())

@@ -116,6 +116,14 @@ def test_detectable_effect_from_tonights_spread() -> None:
     assert power.detectable_seen(np.array([1.0])) == 1.0
 
 
+@pytest.mark.parametrize(("problems", "samples"), [(20, 1), (20, 8), (200, 4)])
+def test_a_gain_over_a_base_that_always_fails_is_shown_as_said(problems: int, samples: int) -> None:
+    """The gain that is just detectable lies 2.8016 of its own binomial standard errors above 0."""
+    least = power.least_detectable(problems, samples)
+    error = math.sqrt(least * (1.0 - least) / (problems * samples))
+    assert least / error == pytest.approx(2.8016, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("problems", "discordant", "delta", "expected"),
     [

@@ -65,6 +65,13 @@ def test_a_large_hold_out_can() -> None:
     assert precondition.state_power(190, 4, 0.05, 0.01, 0.10).detectable > large.detectable
 
 
+def test_a_base_that_always_fails_promises_nothing() -> None:
+    """Failing alike has no spread, but a gain over it would have: 40 issues with one sample cannot show 5 points."""
+    power = precondition.power_of(base(0), 40, 1, 0.05, 0.05)
+    assert power.sentence.startswith("40 issues x 1 sample cannot show +5 pp".replace(" x ", TIMES))
+    assert power.detectable == pytest.approx(7.8489 / (40 + 7.8489), abs=1e-4)
+
+
 def test_it_can_be_stored() -> None:
     """All of it is JSON."""
     stored = json.loads(json.dumps(asdict(advise(base(4, 5, 6, 0))), allow_nan=False))
