@@ -137,13 +137,14 @@ def _tables(r: NightReport) -> Iterable[str]:
     )
     yield _table(
         "Where the gain comes from, pp",
-        ("slice", "issues", "gain over the base", "decoding", "skill", "teacher decode", "p (Holm)"),
+        ("slice", "issues", "over the incumbent", "p (Holm)", "over the base", "decoding", "skill", "teacher decode"),
         [
             (
                 s["slice"],
                 s["problems"],
-                *(between(s[n], signed=True) for n in ("total", "decoding", "skill", "teacher")),
+                between(s["gain"], signed=True),
                 amount(s["holm"]),
+                *(between(s[n], signed=True) for n in ("total", "decoding", "skill", "teacher")),
             )
             for s in r.slices
         ],

@@ -185,8 +185,13 @@ def _arms(line: Mapping[str, Any], evidence: Mapping[str, Any], plan: Mapping[st
 
 
 def _slices(line: Mapping[str, Any], evidence: Mapping[str, Any]) -> Table:
-    tests = evidence.get("slice_tests", {})
-    return [{**part, "holm": tests.get(part["slice"], {}).get("holm")} for part in line["splits"]]
+    """Return each slice's gains; over the incumbent, which p tests, only where the verdict has them."""
+    tests = {"all": {"lift": evidence.get("lift")}, **evidence.get("slice_tests", {})}
+    told = [(part, tests.get(part["slice"], {})) for part in line["splits"]]
+    return [
+        {**part, "gain": _interval(test["lift"]) if test.get("lift") else None, "holm": test.get("holm")}
+        for part, test in told
+    ]
 
 
 def _probes(evidence: Mapping[str, Any]) -> Table:

@@ -19,7 +19,7 @@ from fleetssd.ports import Store
 from fleetssd.probes import ProbeReadings, measure
 from fleetssd.recipe import NightPlan
 from fleetssd.records import Record
-from fleetssd.scoring import Scores, estimate, paired_p, tally
+from fleetssd.scoring import Scores, difference, estimate, paired_p, tally
 from fleetssd.slices import slices as slices_of
 from fleetssd.twins import related
 
@@ -74,7 +74,7 @@ def _beside(plan: NightPlan, store: Store, policy: Gate, evidence: gate.Evidence
     return {
         "tuned_temperature": _stage(store, plan.night, "build")["tuned_temperature"],
         "slices": _by_slice(evidence),
-        "slice_tests": _slice_tests(evidence),
+        "slice_tests": _slice_tests(evidence, 1.0 - policy.alpha),
         "precondition": _stage(store, plan.night, "sample").get("precondition"),
         "stopped": evaluated.get("stopped"),
         "guards_asked": evaluated.get("guards"),
@@ -145,11 +145,20 @@ def _by_slice(evidence: gate.Evidence) -> dict[str, dict[str, Any]]:
     }
 
 
-def _slice_tests(evidence: gate.Evidence) -> dict[str, dict[str, float]]:
-    """Return the p-value of the lift in every slice, raw and adjusted for the number of slices."""
-    mine, other = evidence.candidate, evidence.incumbent
-    raw = {label: paired_p(mine.only(label), other.only(label), seed=evidence.seed) for label in mine.labels()}
-    return {label: {"p": raw[label], "holm": adjusted} for label, adjusted in budget.holm(raw).items()}
+def _slice_tests(evidence: gate.Evidence, level: float) -> dict[str, dict[str, Any]]:
+    """Return the lift in every slice and its p-value, raw and adjusted for the number of slices."""
+    pairs = {
+        label: (evidence.candidate.only(label), evidence.incumbent.only(label)) for label in evidence.candidate.labels()
+    }
+    raw = {label: paired_p(*pair, seed=evidence.seed) for label, pair in pairs.items()}
+    return {
+        label: {
+            "lift": asdict(difference(*pairs[label], level=level, seed=evidence.seed)),
+            "p": raw[label],
+            "holm": adjusted,
+        }
+        for label, adjusted in budget.holm(raw).items()
+    }
 
 
 def _stage(store: Store, number: int, stage: str) -> dict[str, Any]:

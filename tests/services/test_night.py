@@ -595,12 +595,15 @@ def test_a_refusal_names_the_first_callers_and_counts_the_others(scene: Scene) -
 
 
 def test_slices_are_tested_together(scene: Scene) -> None:
-    """Each slice, label or difficulty, has a p-value, raw and adjusted for how many slices there are."""
+    """Each slice, label or difficulty, has its gain over the incumbent and a p-value, raw and adjusted for how many."""
     verdict = scene.run().verdict
     assert verdict is not None
     tests = verdict.evidence["slice_tests"]
     assert set(tests) >= {"plain", "difficulty: hard"}
     assert all(0 < test["p"] <= test["holm"] <= 1 for test in tests.values())
+    arms = verdict.evidence["slices"]
+    gained = {label: arms[label]["candidate"]["point"] - arms[label]["incumbent"]["point"] for label in tests}
+    assert {label: test["lift"]["point"] for label, test in tests.items()} == pytest.approx(gained)
     assert tests["plain"]["holm"] > tests["plain"]["p"]
 
 

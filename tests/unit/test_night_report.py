@@ -25,7 +25,11 @@ TRAIN: dict[str, Any] = {
     "losses": [0.5, 0.1], "steps": 2, "tokens": 12345, "gpu_seconds": 1800.0, "cpu_seconds": 3600.0,
     "energy_joules": 3.6e6,
 }  # fmt: skip
-EXTRA: dict[str, Any] = {"tau": 1.0, "tuned_temperature": 0.4, "slice_tests": {"house": {"p": 0.01, "holm": 0.02}}}
+EXTRA: dict[str, Any] = {
+    "tau": 1.0,
+    "tuned_temperature": 0.4,
+    "slice_tests": {"house": {"p": 0.01, "holm": 0.02, "lift": {"point": 0.3, "low": 0.1, "high": 0.5}}},
+}
 
 
 def night(number: int = 2, hours: float = 1.0, train: dict[str, Any] | None = None, **changed: Any) -> Night:
@@ -130,8 +134,10 @@ def test_a_night_without_a_sandbox_says_so_first() -> None:
 
 
 def test_slices_carry_the_split_and_the_adjusted_p() -> None:
-    """Every slice has gain, decoding and skill; a p-value stands where the slice was tested."""
-    slices = composed().slices
+    """Every slice has gain, decoding and skill; p and the gain that it tests stand where the slice was tested."""
+    report = composed()
+    slices = report.slices
+    assert [part["gain"] for part in slices] == [report.gain, {"point": 0.3, "low": 0.1, "high": 0.5}, None]
     assert [(part["slice"], part["holm"]) for part in slices] == [("all", None), ("house", 0.02), ("plain", None)]
     assert slices[0]["problems"] == 40
     for part in slices:
