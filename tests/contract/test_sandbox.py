@@ -251,6 +251,35 @@ assert not others, others
         assert found.passed, found.detail
 
 
+SPOIL = """
+import os, resource
+from contextlib import suppress
+tries = [lambda: os.chmod("/dev/shm", 0o555), lambda: os.setxattr("/dev/shm", "user.mine", b"1")]
+tries += [lambda: resource.prlimit(1, resource.RLIMIT_STACK, (1 << 17, 1 << 17))]
+tries += [lambda: os.setpriority(os.PRIO_PROCESS, 1, 19)]
+tries += [lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0))]
+for spoil in tries:
+    with suppress(OSError):
+        spoil()
+"""
+FOUND = """
+import os, resource
+places = [(oct(os.stat(place).st_mode), os.listxattr(place)) for place in ("/tmp", "/dev/shm")]
+limits = resource.getrlimit(resource.RLIMIT_STACK)
+raise ValueError(places, limits, os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0))
+"""
+
+
+def test_a_walled_run_spoils_nothing_for_the_next(walled: Sandbox) -> None:
+    """Limits, priority and folders that a run of the same user changed for process 1 are as before in the next run."""
+    before = ran(walled, FOUND)
+    assert "ValueError" in before.detail
+    jobs = [Job("spoil", (("t.py", SPOIL),), ("python", "t.py"))] * 4
+    assert all(grade.passed for grade in walled.run(jobs, lambda *_: None))
+    for _ in range(4):
+        assert ran(walled, FOUND) == before
+
+
 # --- containers: what the operator is told, and what the engine is told
 
 

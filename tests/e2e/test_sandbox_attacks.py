@@ -299,6 +299,22 @@ time.sleep(60)
     assert "of memory in all processes" in found.detail
 
 
+def test_shared_memory_counts_too(sandbox: BubblewrapSandbox) -> None:
+    """Memory without a name that processes could share is theirs like any other."""
+    many = """
+import mmap, os, time
+for _ in range(6):
+    if os.fork() == 0:
+        held = mmap.mmap(-1, 100 << 20)
+        for page in range(0, len(held), 4096):
+            held[page] = 1
+        time.sleep(60)
+        os._exit(0)
+time.sleep(60)
+"""
+    assert "of memory in all processes" in attack(sandbox, many).detail
+
+
 @pytest.mark.parametrize(
     "take",
     ["libc.shmget(4242, 4096, 0o1666)", "libc.msgget(4242, 0o1666)", "libc.semget(4242, 1, 0o1666)"],
@@ -347,6 +363,13 @@ assert written <= 8 << 20, written
 """
     assert holds(sandbox, fill)
     assert holds(sandbox, "import os\nassert os.listdir('/tmp') == ['work'] and os.listdir('/dev/shm') == []\n")
+
+
+def test_empty_files_fill_the_disk_too(sandbox: BubblewrapSandbox) -> None:
+    """A file without content is kernel memory: each counts a page of the disk."""
+    found = attack(sandbox, "n = 0\nwhile True:\n    open(str(n), 'w').close()\n    n += 1\n")
+    assert (found.passed, found.fault) == (False, False)
+    assert found.detail.startswith("made more than 2048 files")
 
 
 def test_a_single_file_is_limited(sandbox: BubblewrapSandbox) -> None:
@@ -686,6 +709,20 @@ def test_a_mess_does_not_reach_the_next_run(sandbox: BubblewrapSandbox, mess: st
         sandbox,
         "import os\nassert os.listdir('.') == ['a.py'] and os.listdir('/tmp') == ['work']\n",
     )
+
+
+def test_a_closed_connection_holds_no_port_for_the_next_run(sandbox: BubblewrapSandbox) -> None:
+    """A test that serves on a port of its own finds it free in every run."""
+    serve = """
+import socket
+with socket.socket() as server, socket.socket() as client:
+    server.bind(("127.0.0.1", 8765))
+    server.listen()
+    client.connect(("127.0.0.1", 8765))
+    server.accept()[0].close()
+"""
+    assert holds(sandbox, serve)
+    assert holds(sandbox, serve)
 
 
 # --- faults

@@ -12,6 +12,7 @@ from .watch import kill_all
 
 RESULT_FD = 3
 _HIGH = 10
+_RLIMITS = 16  # how many kinds of limit Linux has
 PR_SET_DUMPABLE = 4
 PR_SET_SECCOMP = 22
 PR_SET_NO_NEW_PRIVS = 38
@@ -63,6 +64,12 @@ def limit(limits: dict[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+
+
+def standing() -> tuple[object, ...]:
+    """Return what another process of our uid may change of this one, and every fork to come would inherit."""
+    limits = [resource.getrlimit(kind) for kind in range(_RLIMITS)]
+    return limits, os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), os.sched_getaffinity(0)
 
 
 def calibrate(limits: dict[str, Any]) -> int:

@@ -32,18 +32,24 @@ def main() -> None:
         confinement.shield(bytes.fromhex(code))
     lease = limits.pop("lease_seconds", None)
     limits["processes"] = confinement.calibrate(limits)
-    inodes = place.MAX_INODES + sum(len(folders) + len(names) for _, folders, names in os.walk(place.TREE))
+    inodes = sum(len(folders) + len(names) for _, folders, names in os.walk(place.TREE))
+    limits["inodes"] = inodes + limits["disk_bytes"] // watch.PAGE
     os.umask(0)  # a job may run under another uid, and the folder that it works in is its own
     confinement.limit_all(limits)
     _prepare()
     wire.send(answers, {"ready": True, "processes": limits["processes"]})
-    kept = Kept()
+    kept, clean = Kept(), _state()
     while (asked := wire.receive(asks, lease)) is not None:
         verdict = _run(asked, limits, kept)
-        verdict["retire"] = not place.tidy(inodes)
+        verdict["retire"] = not place.tidy(inodes + place.MAX_INODES) or _state() != clean
         wire.send(answers, verdict)
         if verdict["retire"]:
             return
+
+
+def _state() -> tuple[object, ...]:
+    """Return what a run of the same uid may change for those after it, and nobody wipes."""
+    return confinement.standing(), place.attributes()
 
 
 def _prepare() -> None:

@@ -32,15 +32,25 @@ def lay_out(job: dict[str, Any]) -> None:
         os.chmod(path, 0o755)  # noqa: PTH101,S103
 
 
+def attributes() -> list[tuple[int, list[str]]]:
+    """Return mode and extended attributes of every writable place, which a job of our uid may change."""
+    return [(os.stat(root).st_mode, os.listxattr(root)) for root in WRITABLE]  # noqa: PTH116
+
+
+def used() -> int:
+    """Return how many files and folders there are in all writable places."""
+    usages = [os.statvfs(root) for root in WRITABLE]
+    return sum(usage.f_files - usage.f_ffree for usage in usages)
+
+
 def tidy(inodes: int) -> bool:
     """Empty every writable place; False where that is not certain, and then this zygote must not be used again."""
     try:
+        if used() > inodes:
+            return False
         for root in WRITABLE:
-            usage = os.statvfs(root)
-            if usage.f_files - usage.f_ffree > inodes:
-                return False
             _empty(root)
-        return not _left_ipc()
+        return not _left_in_kernel()
     except (OSError, RecursionError):
         return False
 
@@ -92,15 +102,24 @@ def _empty(folder: str) -> None:
                 os.unlink(entry.path)  # noqa: PTH108
 
 
-def _left_ipc() -> bool:
-    """Return whether System V shared memory, semaphores or queues outlived the job: they belong to no process."""
-    for table in ("/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg"):
-        try:
-            file = os.open(table, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:  # a sandbox without /proc
-            continue
-        rows = os.read(file, 4_096).count(b"\n")
+def _left_in_kernel() -> bool:
+    """Return whether anything outlived the job that belongs to no process.
+
+    System V memory, semaphores and queues do, and connections that were closed: their port is taken for a minute.
+    """
+    tables = ("/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg")
+    if any(_read(table).count(b"\n") > 1 for table in tables):  # the first line is the table's head
+        return True
+    return b" tw 0 " not in (_read("/proc/net/sockstat") or b" tw 0 ")
+
+
+def _read(table: str) -> bytes:
+    """Return a table of the kernel's; nothing in a sandbox without /proc."""
+    try:
+        file = os.open(table, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return b""
+    try:
+        return os.read(file, 4_096)
+    finally:
         os.close(file)
-        if rows > 1:  # the first line is the table's head
-            return True
-    return False

@@ -10,9 +10,12 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from . import place
+
 TAIL = 2_000
 LOOK_SECONDS = 0.05  # between looks at the memory of all processes of a run
 PAGE = resource.getpagesize()
+_HELD = (b"RssAnon:", b"RssShmem:")  # what shares a file of the system holds nothing of its own
 
 
 def watch(child: int, out_r: int, limits: dict[str, Any]) -> tuple[str, bytes]:
@@ -74,22 +77,23 @@ def _look(limits: dict[str, Any], deadline: float, look: float) -> tuple[str, fl
         return "", look
     if _held() > limits["memory_bytes"]:
         return f"held more than {limits['memory_bytes']} bytes of memory in all processes", look
+    if place.used() > limits["inodes"]:
+        return f"made more than {limits['inodes']} files", look
     return "", now + LOOK_SECONDS
 
 
 def _held() -> int:
-    """Return the bytes that all processes but this one hold, what a fork shares counted in each; 0 without /proc."""
-    pages = 0
+    """Return the bytes that all processes but this one hold, what they share counted in each; 0 without /proc."""
+    held = 0
     with suppress(FileNotFoundError), os.scandir("/proc") as entries:
         for entry in entries:
             if entry.name.isdigit() and entry.name != "1":
                 with (
                     suppress(FileNotFoundError, ProcessLookupError),  # it ended while we looked
-                    open(f"{entry.path}/statm", "rb") as file,  # noqa: PTH123
+                    open(f"{entry.path}/status", "rb") as file,  # noqa: PTH123
                 ):
-                    resident, shared = file.read().split()[1:3]
-                    pages += int(resident) - int(shared)
-    return pages * PAGE
+                    held += sum(int(line.split()[1]) << 10 for line in file if line.startswith(_HELD))
+    return held
 
 
 def _read(descriptor: int) -> bytes:
