@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal, TypeAlias
 
@@ -120,7 +120,8 @@ def estimate(scores: Scores, k: int = 1, *, level: float = 0.95, seed: int = 0) 
     """
     values = pass_at_k(scores, k)
     if len(values) == 0 or ((values > 0.0) & (values < 1.0)).any():
-        return interval(values, level=level, seed=seed)
+        found = interval(values, level=level, seed=seed)
+        return replace(found, low=max(0.0, found.low))
     z = NORMAL.inv_cdf((1.0 + level) / 2.0)
     return Estimate(float(values.mean()), *wilson(int(values.sum()), len(values), z), level, len(values))
 
@@ -146,14 +147,17 @@ def difference(
 
 
 def interval(values: Array, *, level: float = 0.95, method: Method = "percentile", seed: int = 0) -> Estimate:
-    """Return the mean of one value a problem with its bootstrap interval.
+    """Return the mean of one value a problem, each in [-1, 1], with its bootstrap interval.
 
     The percentile interval's ends never fall when a value rises (same seed), which is what the gate's laws rest on;
-    BCa (Efron 1987) is closer to nominal coverage for skewed values but not monotone. No values raise ValueError.
+    BCa (Efron 1987) is closer to nominal coverage for skewed values but not monotone. One value excludes nothing. No
+    values raise ValueError.
     """
     if len(values) == 0:
         raise ValueError("no problems, no estimate")
     point, tail = float(values.mean()), (1.0 - level) / 2.0
+    if len(values) == 1:
+        return Estimate(point, -1.0, 1.0, level, 1)  # every resample would be the value itself
     tail = expanded(tail, len(values)) if method == "percentile" else tail
     means = _resampled_means(values, tail, seed)
     ends = (tail, 1.0 - tail) if method == "percentile" else _bca_ends(values, means, tail)

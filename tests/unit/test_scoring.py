@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from fleetssd import scoring
 from fleetssd.scoring import Scores
@@ -96,6 +99,14 @@ def test_bca_shifts_the_interval_of_skewed_values() -> None:
     assert shifted.high > plain.high
 
 
+def test_bca_is_scipys() -> None:
+    """Both ends of skewed gains lie where scipy's BCa has them, to within one resample's step."""
+    values = np.array([0.875, 0.75, 0.625, 0.5, 0.375, 0.25, -0.125] + [0.0] * 53)
+    ours = scoring.interval(values, method="bca")
+    theirs = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=20_000, random_state=5).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.003)
+
+
 def test_bca_of_equal_values_is_a_point() -> None:
     """Without spread the interval is the mean."""
     found = scoring.interval(np.full(5, 0.5), method="bca")
@@ -126,6 +137,16 @@ def test_no_values_no_estimate() -> None:
     """An empty hold-out has no interval."""
     with pytest.raises(ValueError, match="no problems"):
         scoring.interval(np.array([]))
+
+
+def test_one_problem_excludes_nothing() -> None:
+    """Resampling one problem gives itself every time: its interval is all there can be, not a point."""
+    mine, other = scores((8, 5)), scores((8, 2))
+    for method in get_args(scoring.Method):
+        gain = scoring.difference(mine, other, method=method)
+        assert (gain.point, gain.low, gain.high) == (0.375, -1.0, 1.0)
+    alone = scoring.estimate(mine)
+    assert (alone.point, alone.low, alone.high) == (0.625, 0.0, 1.0)
 
 
 def test_arms_are_paired_by_problem() -> None:
@@ -190,6 +211,17 @@ def test_one_sample_an_issue_is_tested_exactly() -> None:
     assert scoring.paired_p(*many) == scoring.mcnemar(20, 10).two_sided
     twice = scores((2, 2), (2, 1), (2, 0)), scores((2, 0), (2, 1), (2, 0))
     assert scoring.paired_p(*twice) == scoring.sign_flip(np.array([1.0, 0.0, 0.0]))
+
+
+@pytest.mark.parametrize("moved", [5, 12])
+def test_exact_sign_flips_are_scipys(moved: int) -> None:
+    """All flips of up to 12 gains of any size are counted as scipy counts them; issues that are alike add nothing."""
+    values = np.array([0.5, -0.25, 0.125, 0.75, -0.125, 0.25, 0.5, 0.875, -0.5, 0.125, 0.25, -0.25][:moved])
+    pairs = (values, np.zeros(moved))
+    theirs = stats.permutation_test(
+        pairs, lambda a, b, axis: (a - b).mean(axis=axis), permutation_type="samples", n_resamples=np.inf
+    )
+    assert scoring.sign_flip(np.append(values, [0.0] * 9)) == pytest.approx(theirs.pvalue)
 
 
 def test_sign_flip_without_any_difference_shows_nothing() -> None:
