@@ -53,7 +53,7 @@ def tonight(interval: Mapping[str, float]) -> str:
 def test_lines(tests: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what the gate looked at beside the intervals as names and rendered values; page and Markdown share it."""
     return [
-        ("share of the error budget, %", amount(_hundredfold(tests["alpha"]))),
+        ("level tonight, out of the error budget, %", amount(_hundredfold(tests["alpha"]))),
         ("the gain's interval by BCa, pp (decides nothing)", between(tests["lift_bca"], signed=True)),
         ("p-value of the gain, paired by issue", amount(tests["p_value"])),
         ("e-value of the gain", amount(tests["e_value"])),

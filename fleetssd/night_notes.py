@@ -44,8 +44,8 @@ def _of_budget(share: Mapping[str, Any] | None) -> Sequence[str]:
     """Say what tonight could spend of the error budget, and never change its rule unsaid."""
     if share is None:
         return []
-    spent = f"tonight could spend {100 * share['alpha']:.3g} % of the error budget ({share['rule']})"
-    said = f"Look {share['look']}, promotions before: {share['promotions']}; {spent}"
+    spent = f"of an error budget of {100 * share['budget']:g} % tonight could spend {100 * share['alpha']:.3g} points"
+    said = f"Look {share['look']}, promotions before: {share['promotions']}; {spent} ({share['rule']})"
     if share["look"] > 1:
         chance = uncorrected(share["look"], share["budget"])
         said += f"; so many looks at {100 * share['budget']:g} % each would promote a useless candidate with a chance "

@@ -277,7 +277,9 @@ def test_the_error_budget_is_told_and_a_changed_rule_is_never_silent() -> None:
     share = {"alpha": 0.004, "rule": "lord", "budget": 0.05, "look": 5, "promotions": 1, "spent": 0.02,
              "changed": "since night 1 the error budget changed from spending 0.05 to lord 0.05"}  # fmt: skip
     notes = composed(night(budget=share)).notes
-    assert notes[0].startswith("Look 5, promotions before: 1; tonight could spend 0.4 % of the error budget (lord)")
+    assert notes[0].startswith(
+        "Look 5, promotions before: 1; of an error budget of 5 % tonight could spend 0.4 points (lord)"
+    )
     assert notes[0].endswith("of up to 23%.")
     assert notes[1] == "Note: since night 1 the error budget changed from spending 0.05 to lord 0.05."
     assert len(composed(night(budget={**share, "look": 1, "changed": ""})).notes) == 1
