@@ -172,8 +172,9 @@ def _tune(shop: Workshop, plan: NightPlan) -> float:
         _examiner(shop, plan, sandbox).examine([arm for _, arm in grid], _problems(shop, plan.tune))
 
     def score(arm: str) -> float:
-        rows = [(a.problem, a.passed, a.fault) for a in shop.store.answers(plan.night, arm)]
-        return float(pass_at_k(tally(rows, voids_pass=False), 1).mean())
+        # A fault says nothing of a temperature; counted as failed, it would make the tuned base easier to beat.
+        rows = [(a.problem, a.passed, a.fault) for a in shop.store.answers(plan.night, arm) if not a.fault]
+        return float(pass_at_k(tally(rows, voids_pass=False), 1).mean()) if rows else -1.0
 
     named = {arm.name: temperature for temperature, arm in grid}
     if plan.manage != "bake":

@@ -52,12 +52,12 @@ def _answered(store: Store, night: Night) -> Answered:
         return Answered()
     plan, number = NightPlan.from_json(night.plan), night.number
     base, candidate = store.answers(number, BASE), store.answers(number, CANDIDATE)
+    tuned = {plan.decode.temperature: BEFORE} | {temperature: tuning(temperature) for temperature in plan.tau_grid}
     return Answered(
         base=base,
         incumbent=base if plan.incumbent == plan.base else store.answers(number, INCUMBENT),
         candidate=candidate,
         probed=candidate if night.verdict.evidence.get("tau", 1.0) == 1.0 else store.answers(number, PROBED),
-        tune={plan.decode.temperature: store.answers(number, BEFORE)}
-        | {temperature: store.answers(number, tuning(temperature)) for temperature in plan.tau_grid},
+        tune={t: [row for row in store.answers(number, arm) if not row.fault] for t, arm in tuned.items()},
         names={record.id: f"{record.repository} {record.pull}" for record in store.records_by_id(plan.held_out)},
     )

@@ -361,6 +361,28 @@ def test_the_best_temperature_is_chosen_on_issues_that_the_gate_never_sees(scene
     assert not tuned & judged
 
 
+def test_faults_elect_no_temperature(scene: Scene) -> None:
+    """The engine fails on most answers at the best temperature: what it did answer elects it, and the report agrees."""
+    complete = scene.engine.complete
+
+    def spied(model: str, prompts: Any, sampling: Any, progress: Any) -> list[Completion]:
+        done = complete(model, prompts, sampling, progress)
+        if sampling.temperature == 0.9:
+            return [Completion("", "error", 0) for _ in done]
+        if sampling.temperature != 0.7:
+            return done
+        return [
+            Completion("", "error", 0) if n % 4 else Completion(f"right {n}", "stop", 1) for n, _ in enumerate(done)
+        ]
+
+    scene.engine.complete = spied  # type: ignore[method-assign]
+    scene.run(decode={"tau_grid": [0.2, 0.7, 0.9]})
+    assert scene.result("build")["tuned_temperature"] == 0.7
+    shown = {row["temperature"]: row["pass_1"]["point"] for row in read_night(scene.store, 1).by_temperature}
+    assert shown[0.7] == 1.0
+    assert 0.9 not in shown
+
+
 def test_the_production_temperature_stands_for_election_too(scene: Scene) -> None:
     """Where no temperature of the grid is as good, the tuned base is the base as it is, and the report shows both."""
     complete = scene.engine.complete
