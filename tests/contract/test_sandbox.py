@@ -171,6 +171,18 @@ def test_a_job_stands_on_its_tree(sandbox: Sandbox, tmp_path: Path) -> None:
     assert (tmp_path / "kept.txt").read_text() == "kept"
 
 
+def test_a_tree_may_hold_what_no_run_may_write(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A file of the commit above the limit of a file is there to be read, and fails no run."""
+    tmp_path.chmod(0o755)
+    size = LIMITS.file_bytes + 1
+    with (tmp_path / "big").open("wb") as file:
+        file.truncate(size)
+    script = f"import os\nassert os.path.getsize('big') == {size}\nopen('n', 'w').close()\nos.truncate('n', {size})\n"
+    found = ran(sandbox, script, surroundings=Surroundings(tree=tmp_path))
+    assert not found.fault
+    assert "File too large" in found.detail
+
+
 # --- walls
 
 

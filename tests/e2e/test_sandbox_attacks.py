@@ -366,10 +366,10 @@ assert written <= 8 << 20, written
 
 
 def test_empty_files_fill_the_disk_too(sandbox: BubblewrapSandbox) -> None:
-    """A file without content is kernel memory: each counts a page of the disk."""
+    """A file without content is kernel memory: each counts a KiB of the disk."""
     found = attack(sandbox, "n = 0\nwhile True:\n    open(str(n), 'w').close()\n    n += 1\n")
     assert (found.passed, found.fault) == (False, False)
-    assert found.detail.startswith("made more than 2048 files")
+    assert found.detail.startswith("made more than 8192 files")
 
 
 def test_a_single_file_is_limited(sandbox: BubblewrapSandbox) -> None:

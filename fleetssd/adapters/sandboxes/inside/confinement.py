@@ -49,7 +49,6 @@ def elsewhere(descriptor: int) -> int:
 def limit_all(limits: dict[str, Any]) -> None:
     """Set what is the same for this process and for all that it starts."""
     for kind, most in (
-        (resource.RLIMIT_FSIZE, limits["file_bytes"]),
         (resource.RLIMIT_NOFILE, limits["open_files"]),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
@@ -59,8 +58,9 @@ def limit_all(limits: dict[str, Any]) -> None:
 
 
 def limit(limits: dict[str, Any]) -> None:
-    """Set what is counted for one run: processor time, memory and processes."""
+    """Set what is counted for one run, and none of it for what is laid out for it."""
     cpu, memory, processes = limits["cpu_seconds"], limits["memory_bytes"], limits["processes"]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits["file_bytes"], limits["file_bytes"]))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))

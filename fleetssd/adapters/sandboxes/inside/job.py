@@ -21,12 +21,12 @@ def become(
     try:
         os.setsid()
         confinement.descriptors(*pipes)
-        confinement.limit(limits)
         confinement.drop(limits["uid"])
         confinement.dumpable(1)  # an ordinary process again, which may look at itself through /proc/self
         os.umask(0o022)
         os.chdir(place.WORK)
         place.lay_out(job)
+        confinement.limit(limits)
     except BaseException as error:  # noqa: BLE001  nothing of the job has run yet: this is the sandbox's own failure
         os.write(confinement.RESULT_FD, script.FAULT + f"the run could not be prepared: {error}".encode()[:200])
         os._exit(125)

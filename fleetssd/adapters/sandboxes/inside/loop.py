@@ -33,7 +33,7 @@ def main() -> None:
     lease = limits.pop("lease_seconds", None)
     limits["processes"] = confinement.calibrate(limits)
     inodes = sum(len(folders) + len(names) for _, folders, names in os.walk(place.TREE))
-    limits["inodes"] = inodes + limits["disk_bytes"] // watch.PAGE
+    limits["inodes"] = inodes + limits["disk_bytes"] // place.INODE_BYTES
     os.umask(0)  # a job may run under another uid, and the folder that it works in is its own
     confinement.limit_all(limits)
     _prepare()

@@ -11,6 +11,7 @@ WORK = "/tmp/work"  # noqa: S108  a tmpfs of our own
 TREE, ENVIRONMENT = "/tree", "/env"  # read-only, where a job has such surroundings
 WRITABLE = ("/tmp", "/dev/shm")  # noqa: S108
 MAX_INODES = 5_000  # beyond this, leaving is cheaper than tidying up
+INODE_BYTES = 1_024  # of the kernel's memory, for a file without content
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import select
 import signal
 import time
@@ -14,7 +13,6 @@ from . import place
 
 TAIL = 2_000
 LOOK_SECONDS = 0.05  # between looks at the memory of all processes of a run
-PAGE = resource.getpagesize()
 _HELD = (b"RssAnon:", b"RssShmem:")  # what shares a file of the system holds nothing of its own
 
 
