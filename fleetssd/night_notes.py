@@ -8,6 +8,11 @@ from typing import Any
 from fleetssd.budget import uncorrected
 from fleetssd.surroundings import UNWALLED
 
+_EARLY = (
+    "The evaluation could stop early: the e-value decides, intervals and p-value only describe. The chance and the "
+    "smallest gain that are told are those of one that asks every issue; one that may stop shows less."
+)
+
 
 def notes(
     evidence: Mapping[str, Any], plan: Mapping[str, Any], challenger: Mapping[str, Any] | None
@@ -25,7 +30,7 @@ def _of_evidence(evidence: Mapping[str, Any], plan: Mapping[str, Any]) -> Sequen
     if stopped and stopped["decision"] != "continue":
         said.append(f"The evaluation stopped to {stopped['decision']} after {stopped['problems']} of {stopped['of']}.")
     if evidence.get("e_value") is not None:
-        said.append("The evaluation could stop early: the e-value decides, the intervals only describe.")
+        said.append(_EARLY)
     if evidence.get("tau", 1.0) != 1.0:
         said.append(f"A temperature of {evidence['tau']:g} is baked into the candidate's weights.")
     if beside := evidence.get("reference"):

@@ -102,9 +102,10 @@ def power_cell(effect: float, problems: int, samples: int, nights: int, alpha: f
 
 
 def savings(
-    effects: Sequence[float], planned: float, samples: int, nights: int, alpha: float, *, looks: int, seed: int = 0
-) -> tuple[Saving, ...]:
-    """Simulate evaluations that look `looks` times, at most at one and a half times the issues of the formula.
+    effects: Sequence[float], planned: float, samples: int, nights: int, alpha: float, *, looks: int, room: float = 1.5,
+    seed: int = 0,
+) -> tuple[Saving, ...]:  # fmt: skip
+    """Simulate evaluations that look `looks` times, at most at `room` times the issues of the formula for 80 % power.
 
     The fixed evaluation beside them has the same two-sided alpha, and as many issues as its formula needs for the
     power that the sequential one reached at the planned gain, so that their error rates are equal; it is simulated
@@ -113,7 +114,7 @@ def savings(
     rng = np.random.default_rng(seed)
     pilot = plant(planned, 1_000, samples, 100, rng)
     spread = {"between": pilot.between, "within": pilot.within}
-    cap = math.ceil(1.5 * sample_size_repeated(planned, **spread, samples=samples, alpha=alpha))
+    cap = math.ceil(room * sample_size_repeated(planned, **spread, samples=samples, alpha=alpha))
     design = sequential.design(planned, alpha, **spread, samples=samples)
     power = float(_run(plant(planned, cap, samples, nights, rng).deltas, design, looks)[0].mean())
     fixed = math.ceil(sample_size_repeated(planned, **spread, samples=samples, alpha=alpha, power=power))

@@ -104,6 +104,8 @@ def test_what_an_interval_does_not_say_is_noted() -> None:
     notes = composed(night(precondition=ahead, stopped=stopped, e_value=50.0, tau=0.2)).notes
     assert [note.split()[0] for note in notes] == ["Before", "40", "The", "The", "A"]
     assert "after 20 of 40" in notes[2]
+    assert "intervals and p-value only describe" in notes[3]
+    assert "one that may stop shows less" in notes[3]
     assert composed(night(stopped={**stopped, "decision": "continue"})).notes == ()
 
 
