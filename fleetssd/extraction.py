@@ -13,9 +13,10 @@ Format: TypeAlias = Literal["code", "diff", "files"]
 """What a completion is: the whole content of one file after the change, a unified diff, or every changed file whole."""
 
 _HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+# Nothing of a fence is given back (`+` after a count): a row of marks without an end would be tried at every length.
+_FENCE = re.compile(r"^[ \t]*(`{3,}+|~{3,}+)[^\n]*+\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 # A diff's own lines start with a sign or a blank, so only a fence at the very start of a line can be the answer's.
-_DIFF_FENCE = re.compile(r"^(`{3,}|~{3,})[^\n]*\n(.*?)(?:^\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+_DIFF_FENCE = re.compile(r"^(`{3,}+|~{3,}+)[^\n]*+\n(.*?)(?:^\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 _DIFF_START = re.compile(r"^(?:diff --git |--- )", re.MULTILINE)
 
 
@@ -63,7 +64,7 @@ def _code(completion: str) -> Extracted | Malformed:
 
 def _diff(completion: str) -> Extracted | Malformed:
     blocks = [match.group(2) for match in _DIFF_FENCE.finditer(completion)]
-    content = "".join(block for block in blocks if _DIFF_START.match(block))
+    content = "".join(block for block in blocks if _DIFF_START.match(block.lstrip("\n")))
     start = _DIFF_START.search(completion)
     if not content and start is not None:
         content = completion[start.start() :]

@@ -62,12 +62,15 @@ _ESCAPES = {"a": 7, "b": 8, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13, '"': 34,
 
 
 def parse_diff(text: str) -> tuple[Patch, ...]:
-    """Read a unified diff. Raises Corrupt where it is none."""
+    """Read a unified diff; blank lines between its files and after them are passed over. Raises Corrupt otherwise."""
     lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()
     found, at = [], 0
     while at < len(lines):
+        if not lines[at].strip():
+            at += 1
+            continue
         patch, at = _parse_file(lines, at)
         found.append(patch)
     return tuple(found)
@@ -301,12 +304,14 @@ def _render_file(whole: Whole) -> str:
 
 
 def _fenced(lines: Sequence[str], at: int, path: str) -> tuple[str, int]:
-    """Return the text of the fence that opens at a line, and the line after it."""
+    """Return the text of the fence that opens at a line, or after blank ones, and the line after it."""
+    while at < len(lines) and not lines[at].strip():
+        at += 1
     fence = re.fullmatch(r"(`{3,})[^`]*", lines[at]) if at < len(lines) else None
     if fence is None:
         raise Corrupt(f"{path} has no content", hint=_HINT)
     for end in range(at + 1, len(lines)):
-        if lines[end] == fence[1]:
+        if lines[end].rstrip() == fence[1]:
             return "".join(f"{line}\n" for line in lines[at + 1 : end]), end + 1
     raise Corrupt(f"the content of {path} has no end", hint=_HINT)
 

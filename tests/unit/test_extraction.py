@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetssd.extraction import Extracted, Format, Malformed, extract
+from fleetssd.solutions import File, Whole, parse_diff, parse_files
 
 DIFF = "diff --git a/a.py b/a.py\n--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n"
+OTHER = DIFF.replace("a.py", "b.py")
 PLAIN = DIFF.partition("\n")[2]
 PIECES = [
     "```diff\n",
@@ -40,9 +42,27 @@ def test_a_diff_is_found_fenced_or_bare(text: str) -> None:
 
 def test_the_diffs_of_several_fences_are_one() -> None:
     """A model that writes a fence a file means all of them; a fence with something else in it is passed over."""
-    other = DIFF.replace("a.py", "b.py")
-    text = f"```diff\n{DIFF}```\nrun it:\n```sh\nmake\n```\nand\n```\n{other}```\n"
-    assert found(text, "diff") == DIFF + other
+    text = f"```diff\n{DIFF}```\nrun it:\n```sh\nmake\n```\nand\n```\n{OTHER}```\n"
+    assert found(text, "diff") == DIFF + OTHER
+
+
+@pytest.mark.parametrize("text", ["{0}\n{1}", "\n{0}{1}\n", "{0} \n\n{1}\n\n"])
+def test_blank_lines_around_files_mean_nothing(text: str) -> None:
+    """Between the files of a diff, before them and after them a model may leave lines empty, as git lets it."""
+    made = parse_diff(found(f"```diff\n{text.format(DIFF, OTHER)}```\n", "diff"))
+    assert made == parse_diff(DIFF + OTHER)
+
+
+def test_whole_files_may_be_fenced_loosely() -> None:
+    """A blank line before the fence and blanks after its end are none of the file's text."""
+    text = "### `a.py`\n\n```python\nx = 3\n``` \n"
+    assert parse_files(found(text, "files")) == (Whole("a.py", File("x = 3\n")),)
+
+
+@pytest.mark.parametrize("which", get_args(Format))
+def test_a_row_of_marks_is_read_once(which: Format) -> None:
+    """What a collapsed model repeats takes no time that grows with its square."""
+    assert isinstance(extract("`" * 2_000_000, which), Extracted if which == "code" else Malformed)
 
 
 def test_a_fence_inside_a_diff_does_not_end_it() -> None:
