@@ -65,6 +65,7 @@ def _evidence(plan: NightPlan, store: Store, settings: Settings, built: str, tau
         design=design_of(ahead),
         guards=weigh_guards(store, plan.night, evaluated, settings.gate, plan.seed),
         style_may_move=plan.arm == "merged",
+        incumbent_voids=sum(answer.fault for answer in incumbent),
     )
 
 

@@ -450,6 +450,26 @@ def test_too_many_voids_make_the_night_invalid(scene: Scene) -> None:
     assert "sandbox faults" in verdict.reason
 
 
+def test_faults_of_the_incumbent_are_no_harm_done_by_the_candidate(scene: Scene) -> None:
+    """They count as passed, so a candidate that is right half of the time would seem to lose: the night is invalid."""
+    shop, half = scene.shop(), scene.engine.answer
+    night = tonight(shop)
+    judging = {record.prompt for record in scene.store.records_by_id(night.plan["held_out"])}
+
+    def failing(model: str, prompt: Prompt) -> Completion:
+        if model == BASE_NAME and prompt.text in judging:
+            return Completion("", "error", 0)
+        told = half(BASE_NAME, prompt)
+        return told if model == BASE_NAME else replace(told, text=f"{told.text} candidate")
+
+    scene.engine.answer = failing
+    verdict = run_night(shop, night).verdict
+    assert verdict is not None
+    assert verdict.evidence["lift"]["high"] < 0.0
+    assert verdict.kind == "invalid"
+    assert "of the incumbent's runs" in verdict.reason
+
+
 def test_a_served_incumbent_is_asked_too(scene: Scene) -> None:
     """After a flip the next night trains from the base again and judges against what is served."""
     point = served(scene)
