@@ -62,7 +62,7 @@ _ESCAPES = {"a": 7, "b": 8, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13, '"': 34,
 
 
 def parse_diff(text: str) -> tuple[Patch, ...]:
-    """Read a unified diff; blank lines between its files and after them are passed over. Raises Corrupt otherwise."""
+    """Read a unified diff; blank lines around its files are passed over. Raises Corrupt where it is none."""
     lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()

@@ -23,8 +23,10 @@ class Checking(Section):
     binds: tuple[Path, ...] = ()
     lock_files: tuple[str, ...] = ()
     guard_globs: tuple[str, ...] = (
-        "conftest.py", "pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml", "noxfile.py", "sitecustomize.py",
-        "usercustomize.py", "*.pth", "jest.config.*", "vitest.config.*", "package.json",
+        "conftest.py", "pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini", "setup.cfg",
+        "pyproject.toml", "noxfile.py", "sitecustomize.py", "usercustomize.py", "*.pth", "*.dist-info/**",
+        "*.egg-info/**", "Makefile", "makefile", "GNUmakefile", "jest.config.*", "vitest.config.*", "vite.config.*",
+        ".mocharc.*", "package.json",
     )  # fmt: skip
     repeats: int = Field(default=3, ge=2, le=100)
     wall_seconds: float = Field(default=10.0, gt=0)

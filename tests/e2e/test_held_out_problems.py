@@ -262,8 +262,10 @@ def test_an_answer_cannot_bring_its_own_tests(feature: Examined) -> None:
         answer(feature, WRONG, {"tests/test_double.py": "def test_double():\n    pass\n"}),
         answer(feature, WRONG, {"conftest.py": CHEAT}),
         answer(feature, WRONG, {"tests/conftest.py": CHEAT, "pytest.ini": "[pytest]\naddopts = --co\n"}),
+        answer(feature, WRONG, {".pytest.ini": "[pytest]\naddopts = --co\n"}),
+        answer(feature, WRONG, {"cheat.py": CHEAT, "cheat-1.dist-info/entry_points.txt": "[pytest11]\nc = cheat\n"}),
     ]
-    assert [(o.passed, o.fault) for o in feature.grade(*texts)] == [(False, False)] * 3
+    assert [(o.passed, o.fault) for o in feature.grade(*texts)] == [(False, False)] * len(texts)
 
 
 def test_a_malformed_answer_fails_with_its_reason(feature: Examined) -> None:
