@@ -47,11 +47,14 @@ def is_plain(value: str) -> bool:
 
 
 def shown(value: str, *, private: bool) -> str:
-    """Return as much of a value as may be shown: of a private file (an environment) nothing but numbers."""
+    """Return as much of a value as may be shown: of a private file nothing but numbers, of an address no login."""
     if is_plain(value):
         return value.strip()
     if private:
         return "(not shown)"
+    if found := address(value):
+        host, port, path = found
+        value = f"{host}:{port}{path}" if port else f"{host}{path}"
     clean = "".join(letter for letter in value if letter.isprintable())
     return clean[: _SHOWN - 1] + "…" if len(clean) > _SHOWN else clean
 

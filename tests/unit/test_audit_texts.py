@@ -207,6 +207,8 @@ def test_long_and_hostile_values_are_shown_short_and_clean() -> None:
     """No control character reaches a terminal, and no value fills it."""
     assert shown("\x1b[31mred" + "x" * 100, private=False) == "[31mred" + "x" * 52 + "…"
     assert shown("x", private=True) == "(not shown)"
+    assert shown("https://u:hunter2@host/m?token=hunter2", private=False) == "host/m"
+    assert shown("http://u:hunter2@host:1/m#hunter2", private=False) == "host:1/m"
     assert [shown(number, private=True) for number in (" 0.5 ", ".5", "5.", ".")] == ["0.5", ".5", "5.", "(not shown)"]
 
 
