@@ -20,9 +20,9 @@ class Guard:
 
     `change` is candidate minus base with its interval at 1 - 2 alpha, so that each end is a one-sided bound at alpha.
     `sees` is the smallest drop that so many items could have shown with 80 % power. The state is `holds` where the
-    lower end stays within the margin, `drop` where a fall beyond it is shown, `open` where neither is, `few` where
-    the set is too small to be held to the margin and did not fall beyond it, and `blind` where the base itself passes
-    too little to fall by more than the margin. `sentence` says so in words.
+    lower end stays within the margin, `drop` where a fall is shown whose middle lies beyond it, `open` where neither
+    is, `few` where the set is too small to be held to the margin and did not fall beyond it, and `blind` where the base
+    itself passes too little to fall by more than the margin. `sentence` says so in words.
     """
 
     name: str
