@@ -16,6 +16,7 @@ FILE_BYTES = 512_000
 ALL_BYTES = 64_000_000
 FILES = 50_000
 """Entries looked at before a look gives up: who names / shall hear of it."""
+LINK = "a link; name what it points to"
 IGNORED = frozenset(
     {".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", "sessions", "logs", "site-packages"}
 )
@@ -60,6 +61,8 @@ class _Look:
         """Yield the files below a folder whose names may mean settings, sorted."""
         for folder, inner, names in os.walk(root, onerror=lambda error: self._refuse(Path(str(error.filename)), error)):
             inner[:] = sorted(name for name in inner if name not in IGNORED)
+            for link in (Path(folder, name) for name in inner if Path(folder, name).is_symlink()):
+                self._skip(link, LINK)
             for name in sorted(names):
                 self.seen += 1
                 if self.seen > FILES:
@@ -105,7 +108,7 @@ class _Look:
         return content
 
     def _refuse(self, path: Path, error: OSError) -> None:
-        self._skip(path, "a link; name what it points to" if path.is_symlink() else f"{error.strerror}")
+        self._skip(path, LINK if path.is_symlink() else f"{error.strerror}")
 
     def _skip(self, path: Path, reason: str) -> None:
         self.skipped.append(Skipped(self._name(path), reason))
