@@ -87,6 +87,24 @@ def test_models_that_would_evict_each_other_are_not_asked_together(store: SqlSto
     assert engine.together == [files[0] != files[1]] * 2
 
 
+def test_arms_take_turns(store: SqlStore) -> None:
+    """Every arm is asked a quarter of the issues before any is asked the next quarter, so drift hits all alike."""
+    engine, order = FakeEngine(), list[tuple[str, int]]()
+    engine.models = {name: (name, "one file", None) for name in ("m0", "m1")}
+    complete = engine.complete
+
+    def noted(model: str, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress) -> list[Completion]:
+        order.append((model, len(prompts)))
+        return complete(model, prompts, sampling, progress)
+
+    engine.complete = noted  # type: ignore[method-assign]
+    engine.answer = lambda _model, _prompt: RIGHT
+    asked = [Arm(name, model, DECODE, 8) for name, model in zip((BASE, CANDIDATE), engine.models, strict=True)]
+    problems = [replace(PROBLEM, id=f"p{number}") for number in range(8)]
+    Examiner(1, 7, store, engine, Counting(), lambda *_: None).examine(asked, problems)
+    assert order == [("m0", 16), ("m1", 16)] * 4
+
+
 def test_equal_answers_of_two_arms_are_run_once(store: SqlStore) -> None:
     """Sixteen answers of two arms, of two kinds, cost two runs, and each has its own kind's grade."""
     sandbox = Counting()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import subprocess
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import structlog
+from rich.console import Console
 
 from fleetssd import wiring
+from fleetssd.adapters.rich_bar import bar
 from fleetssd.cli import processes  # noqa: F401  the verbs register themselves
 from services import daemon, embedded_ollama, gateway
 from tests.services.test_cli_reading import call, folder  # noqa: F401  a fixture and a reader
@@ -146,3 +149,15 @@ def test_a_value_of_the_settings_is_refused_in_plain_words(
     settings(folder, '[schedule]\nnight = "25:00"\n')
     assert call(folder, "status") == 78
     assert "error: settings: schedule.night: write it as HH:MM, for example 02:00\n" in capsys.readouterr().err
+
+
+def test_a_long_wait_says_how_long_it_will_take() -> None:
+    """The bar of a night shows what is done of how much, and an ETA."""
+    written = io.StringIO()
+    screen = Console(file=written, force_terminal=True, width=120)
+    with bar(screen) as shown:
+        shown.add_task("answers of candidate", total=1600, completed=400)
+    text = written.getvalue()
+    assert "answers of candidate" in text
+    assert "400/1600" in text
+    assert "ETA" in text
