@@ -66,6 +66,8 @@ def refuse_callers(settings: Settings, read: ReadFolders) -> None:
         )
     unsure = [each for each in audit.findings if each.key == "temperature" and each.effective == "unknown"]
     log.info("callers_audited", folders=len(folders), unsure=len(unsure), skipped=len(audit.skipped))
+    if audit.skipped:  # a caller could be told there: a settings file is easily a link to one
+        log.warning("callers_unread", files=[f"{each.file}: {each.reason}" for each in audit.skipped[:NAMED]])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from fleetssd import budget
-from fleetssd.audit import Reading, Source
+from fleetssd.audit import Reading, Skipped, Source
 from fleetssd.checkpoints import STAGES, Checkpoint, Night, StageRow, VerdictRow
 from fleetssd.config import parse
 from fleetssd.errors import Corrupt, Misconfigured, Rejected
@@ -634,6 +634,15 @@ def test_a_refusal_names_the_first_callers_and_counts_the_others(scene: Scene) -
     scene.read = lambda _folders: Reading((Source("c.yaml", "yaml", f"custom_providers:\n{many}"),))
     with pytest.raises(Misconfigured, match=r"c\.yaml:4 .*, and 2 more"):
         scene.run(decode={"manage": "bake", "audit_folders": ["/fleet"]})
+
+
+def test_a_night_that_bakes_names_what_it_could_not_read(scene: Scene) -> None:
+    """A caller may hide behind a link, so a look that passed one by warns of it, and the night goes on."""
+    scene.read = lambda _folders: Reading((), (Skipped("config.yaml", "a link"),))
+    with capture_logs() as logs:
+        scene.run(decode={"manage": "bake", "audit_folders": ["/fleet"], "tau_grid": [0.5]})
+    [warned] = [row for row in logs if row["event"] == "callers_unread"]
+    assert (warned["log_level"], warned["files"]) == ("warning", ["config.yaml: a link"])
 
 
 def test_slices_are_tested_together(scene: Scene) -> None:
