@@ -118,6 +118,7 @@ class GroundFolder:
                 folder.mkdir(mode=0o755)
                 started = time.monotonic()
                 size = make(folder)
+                _open_up(folder)
                 self._make_room(size)
                 if _note(place).exists() and place.exists():  # another process was faster
                     return place
@@ -167,6 +168,12 @@ def _note(place: Path) -> Path:
 def _touch(place: Path) -> None:
     if _note(place).exists():
         os.utime(_note(place))
+
+
+def _open_up(folder: Path) -> None:
+    """Let every user into a folder and those in it, whatever the umask is: a run under another uid has to read them."""
+    for root, _, _ in os.walk(folder):
+        Path(root).chmod(0o755)
 
 
 def _size(folder: Path) -> int:

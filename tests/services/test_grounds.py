@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ class Maker:
         """Write the files."""
         self.checked_out.append(one.base_commit[0])
         for path, text in self.files.items():
+            (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_text(text)
         return self.size or sum(map(len, self.files.values()))
 
@@ -84,6 +86,21 @@ def test_a_preparation_belongs_to_its_commit_and_command(tmp_path: Path) -> None
     grounds.at(of("b"), MAKE)
     grounds.at(of("a"), replace(MAKE, command="make other"))
     assert maker.prepared == ["true", "make deps", "make deps", "make other"]
+
+
+def test_another_user_may_read_what_a_careful_one_made(tmp_path: Path) -> None:
+    """Under a umask that keeps others out, runs under a uid of their own still reach every folder of a ground."""
+    maker = Maker(files={"src/app.py": "x = 1\n"})
+    before = os.umask(0o077)
+    try:
+        ground = folder(tmp_path, maker).at(of("a"), MAKE)
+    finally:
+        os.umask(before)
+    assert ground.environment is not None
+    roots = (ground.files.root, ground.work, ground.environment)  # type: ignore[attr-defined]
+    places = [place for root in roots for place in (root, *root.rglob("*")) if place.is_dir()]
+    assert len(places) == 5
+    assert {stat.S_IMODE(place.stat().st_mode) for place in places} == {0o755}
 
 
 def test_equal_lock_files_share_an_environment(tmp_path: Path) -> None:
