@@ -12,16 +12,24 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from fleetssd.adapters.sandboxes import BareSandbox, BubblewrapSandbox, ContainerPreparer, ContainerSandbox, containers
+from fleetssd.adapters.sandboxes import (
+    BareSandbox,
+    BubblewrapPreparer,
+    BubblewrapSandbox,
+    ContainerPreparer,
+    ContainerSandbox,
+    containers,
+)
 from fleetssd.adapters.sandboxes.confinement import PROGRAM
 from fleetssd.adapters.sandboxes.containers import ContainerEngine, Program, arguments
+from fleetssd.admission import NotAdmittedError
 from fleetssd.checks import Preparation
 from fleetssd.errors import Misconfigured
 from fleetssd.ports import Grade, Job, Sandbox
@@ -372,3 +380,26 @@ def test_a_preparation_writes_to_its_two_folders_and_gives_no_secret_away(
         f"--mount=type=bind,source={environment},target=/env",
     ]
     assert (tmp_path / "value").read_text() == "hush"
+
+
+def test_a_preparation_ends_with_its_time(tmp_path: Path) -> None:
+    """A command that ignores TERM and leaves a daemon is refused when its time is over, and nothing of it goes on."""
+    work, environment = tmp_path / "work", tmp_path / "env"
+    work.mkdir()
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin" / "python").touch()  # else there is a virtual environment to be made first
+    command = f"trap '' TERM; echo begun; setsid sleep {os.getpid()}.25 & sleep {os.getpid()}.25"
+    with pytest.raises(NotAdmittedError) as refused:
+        BubblewrapPreparer({}).prepare(Preparation(command, seconds=3.0, network=False), work, environment)
+    assert (refused.value.code, refused.value.detail) == ("prepare_failed", "took longer than 3 s\nbegun")
+    deadline = time.monotonic() + 20
+    while any(f"sleep\0{os.getpid()}.25".encode() in line for line in command_lines()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def command_lines() -> Iterator[bytes]:
+    """Yield the command line of every process."""
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            yield place.read_bytes()
