@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 from fleetssd.budget import elond
 from fleetssd.checkpoints import Night
 from fleetssd.config import Gate as Policy
+from fleetssd.shares import fell_beyond
 
 Kind: TypeAlias = Literal["promote", "carry", "drop"]
 HALF = 0.5
@@ -142,7 +143,7 @@ def stays(night: Night) -> bool:
         policy.get("challengers", 0) > 0
         and design
         and told["lift"]["point"] > 0.0
-        and lift_k["point"] >= -policy["pass_k_margin"] - 1e-9
+        and not fell_beyond(lift_k["point"], policy["pass_k_margin"])
         and not told.get("alarms")
         and all(guard["state"] not in ("drop", "open") for guard in told.get("guards") or ())
     )
@@ -167,7 +168,7 @@ def rule(challenger: Challenger, policy: Policy, *, night: int, lift_k: float, h
         missing = f"; {policy.min_problems} issues are needed"
     elif voids > policy.max_void_share * samples:
         missing = f"; {voids} of {samples} runs were sandbox faults"
-    elif lift_k < -policy.pass_k_margin - 1e-9:
+    elif fell_beyond(lift_k, policy.pass_k_margin):
         missing = f"; pass@k moved by {100 * lift_k:+.1f} pp"
     if not missing and challenger.log_e >= math.log(challenger.needed):
         return Ruling("promote", told)

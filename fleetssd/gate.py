@@ -12,6 +12,7 @@ from fleetssd.guards import Guard
 from fleetssd.power import detectable_seen, least_detectable
 from fleetssd.probes import Alarm, ProbeReadings, compare
 from fleetssd.scoring import Array, Estimate, Scores, deltas, difference, estimate, paired_p
+from fleetssd.shares import fell_beyond
 
 Kind: TypeAlias = Literal["promote", "keep", "reject", "invalid"]
 Manage: TypeAlias = Literal["none", "gateway", "bake"]
@@ -271,7 +272,7 @@ def _flaw(e: Evidence, policy: Policy, void_share: float) -> str:
 
 def _harm(e: Evidence, policy: Policy, gains: _Gains, alarms: tuple[Alarm, ...]) -> str:
     found = [] if gains.lift.high >= 0.0 else [f"pass@1 moved by {_pp(gains.lift)}"]
-    if _beyond_margin(gains.lift_k, policy) and gains.lift_k.high < 0.0:
+    if fell_beyond(gains.lift_k.point, policy.pass_k_margin) and gains.lift_k.high < 0.0:
         found.append(f"pass@{e.k} moved by {_pp(gains.lift_k)}, beyond {_margin(policy)}")
     found += [f"probe alarm: {alarm}" for alarm in alarms]
     found += [guard.sentence for guard in e.guards if guard.state == "drop"]
@@ -287,7 +288,7 @@ def _missing(e: Evidence, policy: Policy, gains: _Gains) -> str:
     if not gains.shown:
         decides = "which decides where the evaluation may stop early"
         return f"no gain shown: {_e(e, gains)}, {decides}; pass@1 moved by {_pp(gains.tonight)}"
-    if _beyond_margin(gains.lift_k, policy):
+    if fell_beyond(gains.lift_k.point, policy.pass_k_margin):
         return f"pass@{e.k} moved by {_pp(gains.lift_k)}, beyond {_margin(policy)}"
     if unproven := [guard.sentence for guard in e.guards if guard.state == "open"]:
         return "; ".join(unproven)
@@ -302,10 +303,6 @@ def _missing_over_tuned(e: Evidence) -> str:
     if _shown(deltas(e.candidate, e.tuned_base), skill, e.design):
         return ""
     return f"no gain over the base at its best temperature shown: {_pp(skill)}; retuning the base would be free"
-
-
-def _beyond_margin(gain: Estimate, policy: Policy) -> bool:
-    return gain.point < -policy.pass_k_margin - 1e-9  # a drop of exactly the margin is allowed
 
 
 def _margin(policy: Policy) -> str:

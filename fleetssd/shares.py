@@ -1,4 +1,4 @@
-"""The interval of a share that was counted: closed, so that the daemon needs no numpy for it."""
+"""What is said of shares without numpy, which the daemon does without: a closed interval, and a margin."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def wilson(successes: int, trials: int, z: float) -> tuple[float, float]:
     p, zz = successes / trials, z * z / trials
     middle, half = (p + zz / 2) / (1 + zz), z * math.sqrt(p * (1 - p) / trials + zz / trials / 4) / (1 + zz)
     return (0.0 if successes == 0 else middle - half), (1.0 if successes == trials else middle + half)
+
+
+def fell_beyond(change: float, margin: float) -> bool:
+    """Say whether a share fell by more than `margin`; by just the margin is allowed, whatever the rounding."""
+    return change < -margin - 1e-9

@@ -9,9 +9,9 @@ from typing import Literal, TypeAlias
 from fleetssd.config import Gate as Policy
 from fleetssd.power import detectable_seen
 from fleetssd.scoring import NORMAL, Estimate, Scores, deltas, difference, estimate
+from fleetssd.shares import fell_beyond
 
 State: TypeAlias = Literal["holds", "drop", "open", "blind", "few"]
-_SLACK = 1e-9  # a drop of exactly the margin is allowed, whatever the rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +73,14 @@ def _guard(name: str, base: Estimate, candidate: Estimate, change: Estimate, see
 
 
 def _state(base: Estimate, change: Estimate, policy: Policy) -> State:
-    margin = policy.guard_margin + _SLACK
-    if base.point <= margin:
+    margin = policy.guard_margin
+    if not fell_beyond(-base.point, margin):
         return "blind"
-    if change.point < -margin and change.high < 0.0:
+    if fell_beyond(change.point, margin) and change.high < 0.0:
         return "drop"
-    if change.problems < policy.guard_items and change.point >= -margin:
+    if change.problems < policy.guard_items and not fell_beyond(change.point, margin):
         return "few"  # beyond the margin it is open: more items that fell alike would reject what was promoted here
-    return "holds" if change.low >= -margin else "open"
+    return "open" if fell_beyond(change.low, margin) else "holds"
 
 
 def _around(middle: float, error: float, z: float, level: float, items: int) -> Estimate:

@@ -17,6 +17,7 @@ from fleetssd.ports import Store
 from fleetssd.problems import Problem
 from fleetssd.recipe import NightPlan
 from fleetssd.scoring import Scores, deltas, tally
+from fleetssd.shares import fell_beyond
 
 BEFORE = "base before the night"
 """The arm that the precondition is read from: the base at the production decode, on issues that never judge."""
@@ -76,7 +77,7 @@ def stopper(plan: NightPlan, store: Store, policy: Gate, design: sequential.Desi
         lift_k = float(deltas(candidate, incumbent, plan.k).mean())
         tuned = _scores(store.answers(plan.night, TUNED), ids)
         skilled = plan.manage == "none" or sequential.shown(deltas(candidate, tuned), design)
-        return "promote" if skilled and lift_k >= -policy.pass_k_margin else "continue"
+        return "promote" if skilled and not fell_beyond(lift_k, policy.pass_k_margin) else "continue"
 
     return look
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fleetssd.shares import wilson
+from fleetssd.shares import fell_beyond, wilson
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,11 @@ def test_wilson_is_scipys(successes: int, trials: int) -> None:
     theirs = stats.binomtest(successes, trials).proportion_ci(0.99, method="wilson")
     mine = wilson(successes, trials, float(stats.norm.isf(0.005)))
     assert mine == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_a_fall_of_just_the_margin_is_allowed() -> None:
+    """A drop that rounding makes a little more than the margin is none beyond it; any other is."""
+    assert 0.6 - 0.65 < -0.05
+    assert not fell_beyond(0.6 - 0.65, 0.05)
+    assert not fell_beyond(0.3, 0.05)
+    assert fell_beyond(-0.051, 0.05)
