@@ -25,8 +25,8 @@ class Evidence:
     `incumbent`, `base` and `candidate` answered at the production decode, `tuned_base` at its own best temperature,
     `teacher` is the base at the decode of the training samples, None where it was not asked.
     The probes of base and candidate were read at the same effective temperature. `voids` of `samples` candidate runs
-    were sandbox faults (already counted as failed), `incumbent_voids` of as many of the incumbent's (counted as
-    passed). `overlap` counts held-out issues that leaked into training.
+    were sandbox faults (already counted as failed), `other_voids` of as many of the arm that it is compared with which
+    has most (counted as passed). `overlap` counts held-out issues that leaked into training.
     `alpha` is tonight's share of the error budget; `consulted` says how often this hold-out has been used.
     `guards` are the guard sets, base and candidate at one effective temperature; `style_may_move` where merged work
     teaches its style. `design` is the bet by which an evaluation was stopped, None where every issue was asked whatever
@@ -55,7 +55,7 @@ class Evidence:
     teacher: Scores | None = None
     guards: tuple[Guard, ...] = ()
     style_may_move: bool = False
-    incumbent_voids: int = 0
+    other_voids: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,9 +264,9 @@ def _flaw(e: Evidence, policy: Policy, void_share: float) -> str:
         return f"{e.overlap} held-out issues overlap with what was trained on"
     if void_share > policy.max_void_share:
         return f"{void_share:.1%} of the runs were sandbox faults, more than {policy.max_void_share:.1%}"
-    if e.incumbent_voids > policy.max_void_share * e.samples:  # they would show harm that there was none of
-        share = e.incumbent_voids / e.samples
-        return f"{share:.1%} of the incumbent's runs were sandbox faults, more than {policy.max_void_share:.1%}"
+    if e.other_voids > policy.max_void_share * e.samples:  # they would show harm that there was none of
+        share, most = f"{e.other_voids / e.samples:.1%}", f"{policy.max_void_share:.1%}"
+        return f"{share} of the runs that it is compared with were sandbox faults, more than {most}"
     return ""
 
 

@@ -36,17 +36,17 @@ def judge(plan: NightPlan, store: Store, settings: Settings, built: str, tau: fl
 def _evidence(plan: NightPlan, store: Store, settings: Settings, built: str, tau: float, alpha: float) -> gate.Evidence:
     """Return everything that the gate reads of a night whose artefact (`built`, a digest) has τ baked in."""
     held_out = store.records_by_id(plan.held_out)
-    base, candidate = store.answers(plan.night, BASE), store.answers(plan.night, CANDIDATE)
+    base, tuned, candidate = (store.answers(plan.night, arm) for arm in (BASE, TUNED, CANDIDATE))
     incumbent = base if plan.incumbent == plan.base else store.answers(plan.night, INCUMBENT)
     others = [] if incumbent is base else [incumbent]  # each arm once: a base counted twice would not be its equal
-    slices = _slices(held_out, base, candidate, store.answers(plan.night, TUNED), *others)
+    slices = _slices(held_out, base, candidate, tuned, *others)
     ahead, evaluated = _stage(store, plan.night, "sample"), _stage(store, plan.night, "evaluate")
     base_probes, candidate_probes = _probes(plan, store, base, candidate, tau, evaluated.get("entropy") or {})
     return gate.Evidence(
         incumbent=_scores(incumbent, slices, candidate=False),
         base=_scores(base, slices, candidate=False),
         candidate=_scores(candidate, slices, candidate=True),
-        tuned_base=_scores(store.answers(plan.night, TUNED), slices, candidate=False),
+        tuned_base=_scores(tuned, slices, candidate=False),
         teacher=_scores(store.answers(plan.night, TEACHER), slices, candidate=False) if plan.teacher else None,
         base_probes=base_probes,
         candidate_probes=candidate_probes,
@@ -65,7 +65,7 @@ def _evidence(plan: NightPlan, store: Store, settings: Settings, built: str, tau
         design=design_of(ahead),
         guards=weigh_guards(store, plan.night, evaluated, settings.gate, plan.seed),
         style_may_move=plan.arm == "merged",
-        incumbent_voids=sum(answer.fault for answer in incumbent),
+        other_voids=max(sum(answer.fault for answer in arm) for arm in (incumbent, base, tuned)),
     )
 
 

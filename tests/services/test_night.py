@@ -450,7 +450,7 @@ def test_too_many_voids_make_the_night_invalid(scene: Scene) -> None:
     assert "sandbox faults" in verdict.reason
 
 
-def test_faults_of_the_incumbent_are_no_harm_done_by_the_candidate(scene: Scene) -> None:
+def test_faults_of_other_arms_are_no_harm_done_by_the_candidate(scene: Scene) -> None:
     """They count as passed, so a candidate that is right half of the time would seem to lose: the night is invalid."""
     shop, half = scene.shop(), scene.engine.answer
     night = tonight(shop)
@@ -467,7 +467,7 @@ def test_faults_of_the_incumbent_are_no_harm_done_by_the_candidate(scene: Scene)
     assert verdict is not None
     assert verdict.evidence["lift"]["high"] < 0.0
     assert verdict.kind == "invalid"
-    assert "of the incumbent's runs" in verdict.reason
+    assert "of the runs that it is compared with" in verdict.reason
 
 
 def test_a_served_incumbent_is_asked_too(scene: Scene) -> None:

@@ -147,7 +147,7 @@ def test_a_probe_alarm_rejects() -> None:
         ({"overlap": 2}, "2 held-out issues overlap"),
         ({"voids": 17}, "sandbox faults"),
         ({"samples": 0}, "sandbox faults"),
-        ({"incumbent_voids": 17}, "5.3% of the incumbent's runs were sandbox faults"),
+        ({"other_voids": 17}, "5.3% of the runs that it is compared with were sandbox faults"),
     ],
 )
 def test_a_flawed_night_is_invalid(changed: dict[str, object], words: str) -> None:
