@@ -123,10 +123,15 @@ def test_grades_come_in_order_and_failures_say_where(sandbox: Sandbox) -> None:
     assert seen[-1] == (12, 12)
 
 
-@pytest.mark.parametrize("leave", ["import os; os._exit(0)", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"])
+@pytest.mark.parametrize(
+    "leave",
+    ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "os.write(3, b'!void'); os._exit(125)"],
+    ids=["exit", "kill", "void"],
+)
 def test_leaving_early_is_no_pass(sandbox: Sandbox, leave: str) -> None:
-    """A script that ends itself before its last line has not passed."""
-    assert not ran(sandbox, f"{leave}\nassert 0\n").passed
+    """A script that ends itself before its last line has failed, whatever it says of the sandbox."""
+    found = ran(sandbox, f"import os, signal\n{leave}\nassert 0\n")
+    assert (found.passed, found.fault) == (False, False)
 
 
 def test_any_command_is_run_and_its_status_counts(sandbox: Sandbox) -> None:

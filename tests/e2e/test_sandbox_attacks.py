@@ -191,13 +191,13 @@ def test_closing_the_descriptors_is_no_pass(sandbox: BubblewrapSandbox) -> None:
 
 
 def test_writing_to_the_result_channel_is_no_pass(sandbox: BubblewrapSandbox) -> None:
-    """Words on the result channel without the token fail, and may at most void the run."""
+    """Words on the result channel without the token fail, and call no failure a fault of the sandbox."""
     for word in (b"passed", b'{"passed": true}', b"!void"):
         found = grade(
             sandbox,
             f"import os\nfor d in range(1, 64):\n    try: os.write(d, {word!r})\n    except OSError: pass\nos._exit(0)",
         )
-        assert not found.passed
+        assert (found.passed, found.fault) == (False, False)
 
 
 def test_forged_code_is_never_kept(sandbox: BubblewrapSandbox) -> None:

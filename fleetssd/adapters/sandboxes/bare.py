@@ -70,7 +70,7 @@ class BareSandbox:
             token = "." + secrets.token_hex(16)
             command = [_python(job.surroundings), "-s", "-P", "-B", str(_ONE_RUN)]
             run = _Run(command, environment, _told(job, limits, folder, token))
-            return run.graded(job.id, limits, token if _is_script(job.command) else None)
+            return run.graded(job.id, limits, token, script=_is_script(job.command))
 
 
 class _Run:
@@ -94,7 +94,7 @@ class _Run:
             while body:
                 body = body[stdin.write(body) or 0 :]
 
-    def graded(self, name: str, limits: Limits, token: str | None) -> Grade:
+    def graded(self, name: str, limits: Limits, token: str, *, script: bool) -> Grade:
         """Wait for the end or a limit, kill the group, and say how it went."""
         assert self._process.stdout is not None  # noqa: S101  it was opened as a pipe
         try:
@@ -106,10 +106,10 @@ class _Run:
             self._kill()
             os.close(self._said)
             self._process.stdout.close()
-        if result.startswith("!"):
-            return Grade(name, passed=False, fault=True, detail=result[1:])
+        if result.startswith(f"!{token}"):
+            return Grade(name, passed=False, fault=True, detail=result[1 + len(token) :])
         failure = stopped or _failure(status)
-        if not failure and token is not None and result != token:
+        if not failure and script and result != token:
             failure = "the script ended before its last line"
         report = result[1:] if result.startswith("?") else ""
         text = (tail.decode("utf-8", "replace") + report).strip()[-_TAIL:]

@@ -28,7 +28,7 @@ def become(
         place.lay_out(job)
         confinement.limit(limits)
     except BaseException as error:  # noqa: BLE001  nothing of the job has run yet: this is the sandbox's own failure
-        os.write(confinement.RESULT_FD, script.FAULT + f"the run could not be prepared: {error}".encode()[:200])
+        os.write(confinement.RESULT_FD, script.FAULT + token + f"the run could not be prepared: {error}".encode()[:200])
         os._exit(125)
     if words is None:
         _execute([script.INTERPRETER.get(program := job["command"][0], program), *job["command"][1:]])

@@ -95,8 +95,8 @@ def _run(asked: dict[str, Any], limits: dict[str, Any], kept: Kept) -> dict[str,
         kept.take_back(code)
     elif "digest" in asked:
         result = _keep(result, asked["digest"], kept)
-    if result.startswith(script.FAULT):
-        return _verdict(fault=True, detail=result[1:].decode("utf-8", "replace"))
+    if result.startswith(script.FAULT + token):  # without it, it is the job's own word
+        return _verdict(fault=True, detail=result[1 + len(token) :].decode("utf-8", "replace"))
     failure = ended or _failure(status, limits)
     if not failure and words is not None and result != token:
         failure = "the script ended before its last line"
