@@ -24,7 +24,14 @@ BEFORE = "base before the night"
 
 
 def share_of(plan: NightPlan, store: Store, policy: Gate) -> Share:
-    """Return tonight's share of the error budget: a function of the verdicts on file, so a restart changes nothing."""
+    """Return tonight's share of the error budget: a function of the verdicts on file, so a restart changes nothing.
+
+    The first stage keeps it: what settings say by the time that the night is judged is for tomorrow.
+    """
+    night = store.night(plan.night)
+    for row in night.stages if night else ():
+        if "share" in row.result:
+            return Share(**row.result["share"])
     alpha = HALF * policy.alpha if policy.challengers else policy.alpha
     return tonight(looks(store.nights(), plan.night, policy.alpha), policy.budget, alpha)
 
@@ -49,7 +56,12 @@ def look_ahead(plan: NightPlan, settings: Settings, examiner: Examiner, issues: 
     bet = sequential.design(
         policy.effect, share.alpha, between=power.between, within=power.within, samples=plan.samples
     )
-    return {"precondition": asdict(found), "stopping": settings.evaluation.stopping, "design": asdict(bet)}
+    return {
+        "precondition": asdict(found),
+        "stopping": settings.evaluation.stopping,
+        "design": asdict(bet),
+        "share": asdict(share),
+    }
 
 
 def design_of(outlook: dict[str, Any]) -> sequential.Design | None:

@@ -150,3 +150,24 @@ def test_an_interrupted_evaluation_stops_where_it_would_have(scene: Scene) -> No
     calm = evidence(scene.run(gate=LARGE, evaluation=SEQUENTIAL))
     assert again["stopped"]["decision"] == "promote"
     assert (again["stopped"], again["e_value"]) == (calm["stopped"], calm["e_value"])
+
+
+@pytest.mark.parametrize("stopping", ["fixed", "sequential"])
+def test_a_budget_that_changes_in_a_night_is_for_tomorrow(scene: Scene, stopping: str) -> None:
+    """Killed while it evaluates and begun again at a tenfold alpha, the night spends what it had set out to spend."""
+    shop = scene.shop(evaluation={"stopping": stopping})
+
+    def dying(model: str, prompt: Prompt) -> Completion:
+        if [row.stage for row in scene.store.nights()[0].stages][-1:] == ["install"]:
+            raise Killed
+        return answer(model, prompt)
+
+    scene.engine.answer = dying
+    with pytest.raises(Killed):
+        run_night(shop, tonight(shop))
+    scene.engine.answer = answer
+    found = evidence(scene.run(gate={"alpha": 0.5}))
+    assert found["alpha"] == found["budget"]["alpha"] == budget.lord(1, [], 0.05)
+    assert found["budget"]["budget"] == 0.05
+    later = evidence(scene.run(gate={"alpha": 0.5}))
+    assert later["budget"]["changed"] == "since night 1 the error budget changed from lord 0.05 to lord 0.5"
