@@ -142,6 +142,16 @@ def test_any_command_is_run_and_its_status_counts(sandbox: Sandbox) -> None:
     assert [(g.passed, g.fault) for g in found] == [(True, False), (False, False), (True, False), (False, True)]
 
 
+@pytest.mark.parametrize(
+    "script",
+    ["\ufeffassert 'ä' == chr(0xe4)\n", "# coding: latin-1\nassert '\udce4' == chr(0xe4)\r\n"],
+    ids=["mark", "cookie"],
+)
+def test_a_script_says_its_own_encoding(sandbox: Sandbox, script: str) -> None:
+    """A byte order mark and a line that names another encoding mean what they mean to Python."""
+    assert ran(sandbox, script) == Grade("j", passed=True, fault=False, detail="")
+
+
 def test_time_is_limited_also_for_what_ignores_it(sandbox: Sandbox) -> None:
     """A script that ignores TERM is ended at its wall clock, and the next one is served."""
     short = Surroundings(limits=replace(LIMITS, wall_seconds=1.0))

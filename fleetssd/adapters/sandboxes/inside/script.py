@@ -105,7 +105,8 @@ def _code(path: str, files: dict[str, str], *, tell: bool) -> types.CodeType:
     if path not in files:
         with open(path, "rb") as file:  # noqa: PTH123
             return compile(file.read(), path, "exec", dont_inherit=True)
-    code = compile(files[path], path, "exec", dont_inherit=True)
+    source = files[path].encode("utf-8", "surrogateescape")  # a file's bytes may begin with what names their encoding
+    code = compile(source, path, "exec", dont_inherit=True)
     if tell:
         data = marshal.dumps(code)
         if len(data) + _ROOM > fcntl.fcntl(RESULT_FD, fcntl.F_GETPIPE_SZ):
