@@ -623,6 +623,24 @@ tempfile.TemporaryFile().write(b"z")
     )
 
 
+def test_a_run_finds_its_own_loopback_by_name(sandbox: BubblewrapSandbox) -> None:
+    """A test may serve on localhost; no other name is known."""
+    assert holds(
+        sandbox,
+        """
+import socket
+with socket.create_server(("localhost", 0)) as server:
+    socket.create_connection(("localhost", server.getsockname()[1])).close()
+try:
+    socket.gethostbyname("example.org")
+except socket.gaierror:
+    pass
+else:
+    assert 0
+""",
+    )
+
+
 def test_every_namespace_is_its_own(sandbox: BubblewrapSandbox) -> None:
     """User, mount, process, ipc, uts and network namespaces are none of the host's."""
     kinds = ("user", "mnt", "pid", "ipc", "uts", "net")

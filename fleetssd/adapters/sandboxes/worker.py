@@ -24,6 +24,7 @@ _MAX_REPLY = 1 << 20
 _FIRST_UID = 0x7000_0000  # far above every real user, so that process limits count a worker's own runs only
 _INSIDE = 1000
 """The runs' user, as a user namespace of ours knows it."""
+_HOSTS = b"127.0.0.1 localhost\n::1 localhost\n"
 _WHEN_TOLD = 'read word && exec "$@"'
 """A shell script that becomes the program it is given once it has read a line, and ends where that never comes."""
 
@@ -138,9 +139,9 @@ def _guard() -> Iterator[IO[bytes]]:
 
 
 def _spawn(bwrap: str, words: Sequence[str], shape: Shape, uid: int, guard: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start bwrap; it reads the filter from a pipe, and root gives its user namespace root and one more user."""
-    extra: list[str] = []
+    """Start bwrap; it reads filter and hosts from pipes, and root gives its user namespace root and one more user."""
     with _Pipes() as pipes:
+        extra = ["--perms", "0644", "--ro-bind-data", str(pipes.holding(_HOSTS)), "/etc/hosts"]
         if shape.filter:
             extra += ["--seccomp", str(pipes.holding(shape.filter))]
         if shape.as_root and shape.own_users:
