@@ -208,7 +208,7 @@ def _begin(night: Night, look: int, won: int) -> Challenger:
         look=look,
         level=elond(look, regained, HALF * policy["alpha"]),
         stake=float(_design(night)["stake"]),
-        seen=frozenset(_asked(night)),
+        seen=frozenset(),  # `standing` knows when all nights are read
         terms=_terms(night.plan, policy),
     )
 

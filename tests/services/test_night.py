@@ -337,6 +337,25 @@ def test_a_temperature_is_baked_in_only_where_that_is_asked_for(
     assert bool(scene.store.answers(1, PROBED)) == (manage == "bake")
 
 
+def test_probes_compare_at_one_effective_temperature(scene: Scene) -> None:
+    """A candidate with τ baked in is asked again at T/τ, and that is what the gate holds against the base's answers."""
+    complete = scene.engine.complete
+
+    def spied(model: str, prompts: Any, sampling: Any, progress: Any) -> list[Completion]:
+        done = complete(model, prompts, sampling, progress)
+        return [replace(each, text=f"{each.text} again") for each in done] if sampling.temperature == 2.5 else done
+
+    scene.engine.complete = spied  # type: ignore[method-assign]
+    verdict = scene.run(decode={"manage": "bake", "tau_grid": [0.4]}, engine={"road": "merged-create"}).verdict
+    assert verdict is not None
+    probed = scene.store.answers(1, PROBED)
+    assert probed
+    assert all(row.completion.endswith(" again") for row in probed)
+    base, candidate = verdict.evidence["base_probes"], verdict.evidence["candidate_probes"]
+    assert base["completions"] == candidate["completions"] == len(probed)
+    assert candidate["length_median"] == base["length_median"] + len(" again")
+
+
 def test_the_best_temperature_is_chosen_on_issues_that_the_gate_never_sees(scene: Scene) -> None:
     """The grid is asked the tune slice alone, and the temperature with most right answers wins."""
     temperatures: list[float] = []

@@ -101,11 +101,12 @@ def test_who_may_be_carried(kind: str, told: dict[str, Any], kept: bool) -> None
 
 
 def test_a_challenger_begins_with_no_capital() -> None:
-    """The night that chose it adds nothing to its e-value, and its issues are not fresh to it."""
+    """The night that chose it adds nothing to its e-value; its issues are not fresh, its stake is that night's."""
     found = standing([night(1)])
     assert found is not None
     assert (found.digest, found.e_value, found.fresh, found.seen) == ("n1", 1.0, 0, {"q1"})
     assert found.level == pytest.approx(0.025 * gamma(1))
+    assert found.stake == DESIGN["stake"]
 
 
 def test_rounds_are_carried_and_never_asked_again() -> None:

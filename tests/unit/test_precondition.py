@@ -30,6 +30,8 @@ def advise(scores: Scores, headroom: float = 0.05) -> precondition.Precondition:
     [
         ((4, 5, 6, 0), "GO-SSD", "", True, True),
         ((1, 2, 1, 0), "GO-VERIFIED", "", False, True),
+        ((4, 0), "GO-SSD", "", True, True),
+        ((3, 0), "GO-VERIFIED", "", False, True),
         ((8, 0), "GO-OTHER", "merged", False, True),
         ((8, 8), "GO-OTHER", "harder issues", False, False),
     ],
