@@ -1,4 +1,4 @@
-"""The watcher's side of a run: its limits of time, output and memory, and its end."""
+"""The watcher's side of a run: its limits of time, output, memory and files, and its end."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 from . import place
 
 TAIL = 2_000
-LOOK_SECONDS = 0.05  # between looks at the memory of all processes of a run
+LOOK_SECONDS = 0.05  # between looks at the memory of all processes of a run, and at its files
 _HELD = (b"RssAnon:", b"RssShmem:")  # what shares a file of the system holds nothing of its own
 
 
 def watch(child: int, out_r: int, limits: dict[str, Any]) -> tuple[str, bytes]:
-    """Wait for the child's end or a limit of time, output or memory; return why it was stopped and the output's tail.
+    """Wait for the child's end or a limit of what it may use; return why it was stopped and the output's tail.
 
     What the run says of itself waits in its pipe until it has ended: that needs no look in between.
     """
