@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,8 @@ def test_kept_carried_promoted_and_flipped_to(scene: Scene) -> None:
     carried = ruling(second)
     assert (carried["kind"], carried["artefact"], carried["origin"]) == ("carry", made.digest, 1)
     assert 1.0 < carried["e_value"] < carried["needed"]
+    assert second.verdict is not None
+    assert second.verdict.evidence["budget"]["budget"] == 0.05 / 2  # the other half is the challengers'
     assert [row.stage for row in second.stages] == [*STAGES[:-1], "challenge", "decide"]
     assert pending(scene.store.nights(), scene.store.swaps(), scene.store.checkpoints()) is None
     settings = scene.shop(gate=GATE).settings
@@ -99,6 +102,7 @@ def test_kept_carried_promoted_and_flipped_to(scene: Scene) -> None:
     won = ruling(third)
     assert (won["kind"], won["artefact"]) == ("promote", made.digest)
     assert won["e_value"] >= won["needed"]
+    assert won["lift_k"] > 0.0
     assert third.verdict is not None
     assert (third.verdict.kind, third.verdict.artefact == made.digest) == ("keep", False)
     assert any(note.startswith("The challenger of night 1") and "promoted" in note for note in
@@ -196,6 +200,34 @@ def test_faults_never_help(scene: Scene) -> None:
     told = ruling(later(scene, range(1000, 1012)))
     assert told["e_value"] < 1.0
     assert told["round"]["voids"] == told["round"]["samples"]
+
+
+def test_faults_of_its_rival_never_help(scene: Scene) -> None:
+    """Where the engine gives the incumbent no answers, a challenger that is always right gains nothing by it."""
+    first(scene)
+    whole = scene.engine.answer
+    scene.engine.answer = lambda model, prompt: (
+        Completion("", "error", 0)
+        if model == BASE_NAME and prompt.text in {f"Do {number}." for number in range(1000, 1012)}
+        else whole(model, prompt)
+    )
+    merge(scene, range(1000, 1012), "held_out")
+    told = ruling(later(scene, range(0)))
+    assert len(told["round"]["problems"]) > 0
+    assert told["e_value"] <= 1.0
+
+
+def test_a_challenger_that_is_worse_is_given_up(scene: Scene) -> None:
+    """Always wrong on fresh issues: the bet against the planned gain grows, and it is dropped as hopeless."""
+    made = first(scene)
+    whole = scene.engine.answer
+    scene.engine.answer = lambda model, prompt: (
+        replace(whole(BASE_NAME, prompt), text=f"wrong {prompt.seed:010d}") if model == made.model
+        else whole(model, prompt)
+    )  # fmt: skip
+    told = ruling(later(scene, range(1000, 1060)))
+    assert told["kind"] == "drop"
+    assert told["reason"].startswith("futile")
 
 
 def test_a_night_that_was_killed_asks_on(scene: Scene) -> None:

@@ -119,6 +119,22 @@ def test_a_managed_night_goes_on_until_the_tuned_base_is_beaten(scene: Scene) ->
     assert stopped["problems"] == stopped["of"]
 
 
+def test_a_gain_that_costs_pass_at_k_does_not_stop_the_evaluation(scene: Scene) -> None:
+    """Surer of most issues and lost on the others: the e-value is enough, but pass@k fell, and the gate would keep."""
+    asked: dict[tuple[str, str], int] = {}
+
+    def narrow(model: str, prompt: Prompt) -> Completion:
+        turn = asked[model, prompt.text] = asked.get((model, prompt.text), 0) + 1
+        right = turn % 2 if model == BASE_NAME else int(prompt.text.removeprefix("Do ").removesuffix(".")) % 5
+        return Completion(f"{'right' if right else 'wrong'} {model} {prompt.seed:010d}", "stop", 5)
+
+    scene.engine.answer = narrow
+    found = evidence(scene.run(gate=LARGE, evaluation=SEQUENTIAL))
+    assert found["e_value"] > 1 / budget.lord(1, [], 0.05)
+    assert found["lift_k"]["point"] < -0.05
+    assert found["stopped"]["decision"] == "continue"
+
+
 def test_without_the_setting_every_issue_is_asked(scene: Scene) -> None:
     """Fixed is the default: all issues, tonight's interval, no e-value."""
     found = evidence(scene.run())

@@ -294,6 +294,14 @@ def test_a_managed_decode_needs_capital_over_the_tuned_base_too() -> None:
     assert decide(replace(night, tuned_base=arm(1, 2, 2)), Gate()).kind == "promote"
 
 
+def test_the_gain_is_over_what_serves_whatever_the_base_does() -> None:
+    """Lift, its tests and what could be seen are the incumbent's; only the split and the arms know the base."""
+    one, other = (decide(evidence(base=arm(*base), design=BET), Gate()) for base in ((1, 2, 3), (0, 8, 4)))
+    names = ("kind", "lift", "lift_tonight", "lift_bca", "lift_k", "p_value", "e_value", "detectable", "over_tuned")
+    assert [getattr(one, name) for name in names] == [getattr(other, name) for name in names]
+    assert one.splits[0].total != other.splits[0].total
+
+
 counts = st.lists(st.integers(0, K), min_size=PROBLEMS, max_size=PROBLEMS)
 
 
