@@ -44,14 +44,14 @@ class Caller:
         if declared.isdigit() and int(declared) > limit:
             raise _too_large(limit)
         message = await self._next()
+        body: bytes = message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
         if not message.get("more_body"):  # most are here already
-            body: bytes = message.get("body", b"")
-            if len(body) > limit:
-                raise _too_large(limit)
             return body
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                return await self._rest(bytearray(message["body"]), limit)
+                return await self._rest(bytearray(body), limit)
         except TimeoutError:
             raise Rejected("the request's body did not come", hint="Send it in one go.", status=408) from None
 

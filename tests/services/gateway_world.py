@@ -65,7 +65,7 @@ class World:
     store: SqlStore
     url: str = ""
     answer: Answer = well
-    asked: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    asked: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list, repr=False)
     routing: Routing = field(default_factory=lambda: Routing(OLD, names={INCUMBENT: "aaaa"}))
     keys: dict[str, Key] | None = None
     down: bool = False
