@@ -118,6 +118,9 @@ class Poll:
         for row in unseen(self.listed.values(), self.seen):
             earlier, before = self.earlier.get(row.key), self.seen.get(row.key, "")
             if unread_times(before) >= self.settings.forge.unreadable_after and not unread_due(before, self.now):
+                # A delivery may have named it before any list did: then only a record says where to look for it again.
+                if earlier is None and not self._judge(row, row.updated_at):
+                    self._put(row.key, before, refused_row(row, (UNREADABLE,)))
                 continue
             if earlier is not None and earlier.prompt:
                 self._look_back(earlier, row)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from fleetssd.adapters.store import SqlStore
@@ -139,8 +139,13 @@ def whole(story: Story, fresh: Callable[[], Any]) -> list[Any]:
         getattr(store, "close", lambda: None)()
 
 
+MERGED_WHILE_AT_REST = [("break", 1), ("hint", 1), *[("poll", 1)] * 5, *[("merge", 1)] * 20]
+"""A hint fails until it rests; then the pull request is merged, and the next poll comes after the overlap of two."""
+
+
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(STORIES, WINDOWS)
+@example(MERGED_WHILE_AT_REST, 1)
 def test_every_order_ends_in_the_same_records(steps: list[tuple[str, int]], window: int) -> None:
     """What was disturbed in every way, window by window, is what one quiet backfill files."""
     story = Story(MemoryStore(), window)
