@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -12,7 +13,7 @@ from fleetssd import budget
 from fleetssd.checkpoints import Answer, Night
 from fleetssd.errors import Rejected
 from fleetssd.operations.evaluate import BASE, CANDIDATE, TUNED
-from fleetssd.operations.night import run_night, tonight
+from fleetssd.operations.night import Workshop, run_night, tonight
 from fleetssd.operations.outlook import BEFORE
 from fleetssd.ports import Completion, Prompt
 from tests.fakes import Killed, MemoryStore
@@ -142,6 +143,14 @@ def test_without_the_setting_every_issue_is_asked(scene: Scene) -> None:
     assert found["e_value"] is None
 
 
+def killed(scene: Scene, shop: Workshop, dying: Callable[[str, Prompt], Completion]) -> None:
+    """Run tonight until an answer of the engine kills it; the engine answers as before then."""
+    scene.engine.answer = dying
+    with pytest.raises(Killed):
+        run_night(shop, tonight(shop))
+    scene.engine.answer = answer
+
+
 def test_an_interrupted_evaluation_stops_where_it_would_have(scene: Scene) -> None:
     """Killed in the third block, the night looks again at what is on file and ends with the same verdict."""
     shop = scene.shop(gate=LARGE, evaluation=SEQUENTIAL)
@@ -155,10 +164,7 @@ def test_an_interrupted_evaluation_stops_where_it_would_have(scene: Scene) -> No
             raise Killed
         return answer(model, prompt)
 
-    scene.engine.answer = dying
-    with pytest.raises(Killed):
-        run_night(shop, tonight(shop))
-    scene.engine.answer = answer
+    killed(scene, shop, dying)
     # The rule of tonight is frozen with its first stage: a setting that changes meanwhile is for tomorrow.
     fixed = replace(shop, settings=scene.shop(gate=LARGE).settings)
     again = evidence(run_night(fixed, tonight(fixed)))
@@ -178,10 +184,7 @@ def test_a_budget_that_changes_in_a_night_is_for_tomorrow(scene: Scene, stopping
             raise Killed
         return answer(model, prompt)
 
-    scene.engine.answer = dying
-    with pytest.raises(Killed):
-        run_night(shop, tonight(shop))
-    scene.engine.answer = answer
+    killed(scene, shop, dying)
     found = evidence(scene.run(gate={"alpha": 0.5}))
     assert found["alpha"] == found["budget"]["alpha"] == budget.lord(1, [], 0.05)
     assert found["budget"]["budget"] == 0.05
